@@ -1,0 +1,143 @@
+//! Counts for the operator, in one Prometheus registry.
+//!
+//! Every count is made here, so that this file is the list of what the server tells about itself. Labels come from
+//! closed sets in our code, never from outside: a stranger cannot grow the registry.
+
+use std::sync::Arc;
+
+use prometheus::{
+    Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder,
+};
+
+/// All counts of one server; clones share them.
+#[derive(Clone, Debug)]
+pub struct Metrics(Arc<Counts>);
+
+/// The counts themselves.
+#[derive(Debug)]
+pub struct Counts {
+    registry: Registry,
+    /// Connections accepted, by port (`ws`, `http`, …).
+    pub connections_total: IntCounterVec,
+    /// Connections refused before a thread was made for them, by `reason`.
+    pub connections_refused_total: IntCounterVec,
+    /// Connections open now, all ports.
+    pub connections: IntGauge,
+    /// Bad input, by `kind`: what it was that could not be used.
+    pub bad_input_total: IntCounterVec,
+    /// WebSocket messages that are not known, or not served.
+    pub unknown_messages_total: IntCounter,
+    /// RTP packets that never came.
+    pub rtp_lost_total: IntCounter,
+    /// RTP packets taken.
+    pub rtp_received_total: IntCounter,
+    /// Keyframes asked of publishers.
+    pub keyframe_requests_total: IntCounter,
+    /// Publications that ended, by `reason`.
+    pub publications_ended_total: IntCounterVec,
+    /// Snapshots asked for, by `result` (`ok`, `not_found`, `timeout`, …).
+    pub snapshots_total: IntCounterVec,
+    /// From request to picture, in seconds.
+    pub snapshot_seconds: Histogram,
+    /// Access units decoded.
+    pub units_decoded_total: IntCounter,
+    /// Decoding runs: one serves all who ask for the same moment.
+    pub decode_runs_total: IntCounter,
+    /// Pictures encoded as PNG.
+    pub pictures_encoded_total: IntCounter,
+    /// Automatic pictures, by `result` (`written`, `skipped`, `failed`).
+    pub auto_pictures_total: IntCounterVec,
+}
+
+impl Metrics {
+    /// Counts at zero in a registry of their own.
+    ///
+    /// # Panics
+    /// Never: the names are constants and distinct, which a test checks.
+    #[must_use]
+    pub fn new() -> Self {
+        let registry = Registry::new();
+        let counter = |name: &str, help: &str| {
+            let counter = IntCounter::new(format!("stillcast_{name}"), help).expect("constant name");
+            registry.register(Box::new(counter.clone())).expect("distinct name");
+            counter
+        };
+        let counters = |name: &str, help: &str, label: &str| {
+            let counters = IntCounterVec::new(Opts::new(format!("stillcast_{name}"), help), &[label])
+                .expect("constant name");
+            registry.register(Box::new(counters.clone())).expect("distinct name");
+            counters
+        };
+        let gauge = |name: &str, help: &str| {
+            let gauge = IntGauge::new(format!("stillcast_{name}"), help).expect("constant name");
+            registry.register(Box::new(gauge.clone())).expect("distinct name");
+            gauge
+        };
+        let buckets = vec![0.005, 0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 3.0];
+        let options =
+            HistogramOpts::new("stillcast_snapshot_seconds", "From request to picture").buckets(buckets);
+        let snapshot_seconds = Histogram::with_opts(options).expect("constant name");
+        registry.register(Box::new(snapshot_seconds.clone())).expect("distinct name");
+        Self(Arc::new(Counts {
+            connections_total: counters("connections_total", "Connections accepted", "port"),
+            connections_refused_total: counters("connections_refused_total", "Connections refused", "reason"),
+            connections: gauge("connections", "Connections open now"),
+            bad_input_total: counters("bad_input_total", "Input that could not be used", "kind"),
+            unknown_messages_total: counter("unknown_messages_total", "WebSocket messages not served"),
+            rtp_lost_total: counter("rtp_lost_total", "RTP packets that never came"),
+            rtp_received_total: counter("rtp_received_total", "RTP packets taken"),
+            keyframe_requests_total: counter("keyframe_requests_total", "Keyframes asked of publishers"),
+            publications_ended_total: counters(
+                "publications_ended_total",
+                "Publications that ended",
+                "reason",
+            ),
+            snapshots_total: counters("snapshots_total", "Snapshots asked for", "result"),
+            snapshot_seconds,
+            units_decoded_total: counter("units_decoded_total", "Access units decoded"),
+            decode_runs_total: counter("decode_runs_total", "Decoding runs"),
+            pictures_encoded_total: counter("pictures_encoded_total", "Pictures encoded as PNG"),
+            auto_pictures_total: counters("auto_pictures_total", "Automatic pictures", "result"),
+            registry,
+        }))
+    }
+
+    /// Counts one piece of bad input of this kind; `kind` is a constant of the caller.
+    pub fn bad_input(&self, kind: &'static str) {
+        self.0.bad_input_total.with_label_values(&[kind]).inc();
+    }
+
+    /// The text exposition format.
+    #[must_use]
+    pub fn render(&self) -> String {
+        TextEncoder::new().encode_to_string(&self.0.registry.gather()).unwrap_or_default()
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl std::ops::Deref for Metrics {
+    type Target = Counts;
+    fn deref(&self) -> &Counts {
+        &self.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_show_in_the_exposition() {
+        let metrics = Metrics::new();
+        metrics.bad_input("stun");
+        metrics.connections.set(3);
+        let text = metrics.render();
+        assert!(text.contains("stillcast_bad_input_total{kind=\"stun\"} 1"), "{text}");
+        assert!(text.contains("stillcast_connections 3"));
+    }
+}

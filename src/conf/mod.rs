@@ -1,0 +1,1 @@
+//! Configuration: what was written, and what it means.

@@ -1,0 +1,1 @@
+//! Sockets and threads: each client's thread drives a machine of `proto` and carries out what it says.

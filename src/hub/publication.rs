@@ -1,0 +1,125 @@
+//! What is known of a publication: given once by whoever publishes, read by REST, hooks and snapshots.
+
+use std::time::SystemTime;
+
+use crate::base::id::{MediaSessionId, StreamName};
+
+/// The facts of one publication that do not change while it lasts (protocol document, section 9.3).
+#[derive(Clone, Debug)]
+pub struct Publication {
+    /// The published name.
+    pub name: StreamName,
+    /// The publisher's media session.
+    pub media_session_id: MediaSessionId,
+    /// How it reaches us.
+    pub protocol: SourceProtocol,
+    /// Backend application key of the publishing connection.
+    pub app_key: String,
+    /// Id of the publishing connection.
+    pub session_id: String,
+    /// When it was asked for, by the wall clock.
+    pub created: SystemTime,
+    /// A video track was negotiated.
+    pub has_video: bool,
+    /// An audio track was negotiated.
+    pub has_audio: bool,
+    /// Codec names as negotiated ("H264", "opus"); empty where there is no such track.
+    pub video_codec: String,
+    /// Likewise for audio.
+    pub audio_codec: String,
+    /// The publisher makes a keyframe when asked (WebRTC), rather than only by its own schedule (RTMP, RTSP).
+    pub keyframes_on_request: bool,
+    /// Recording was asked for.
+    pub record: bool,
+    /// The client's offer, where there is one.
+    pub sdp: String,
+    /// Bit rates asked for in kbit/s (now, least, most); 0 is unset.
+    pub bitrates_kbps: [u32; 3],
+    /// Video orientation was negotiated.
+    pub cvo_extension: bool,
+    /// What the page gave for hooks, as JSON; `null` when nothing.
+    pub custom: serde_json::Value,
+}
+
+/// How a stream reaches us.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum SourceProtocol {
+    /// A browser or another WebRTC peer.
+    WebRtc,
+    /// The test card made in this process.
+    TestCard,
+}
+
+impl SourceProtocol {
+    /// `mediaProvider` in signalling and REST (protocol document, section 9.3).
+    #[must_use]
+    pub fn media_provider(self) -> &'static str {
+        match self {
+            Self::WebRtc => "WebRTC",
+            Self::TestCard => "TestCard",
+        }
+    }
+
+    /// `transport` in REST.
+    #[must_use]
+    pub fn transport(self) -> &'static str {
+        match self {
+            Self::WebRtc => "UDP",
+            Self::TestCard => "LOCAL",
+        }
+    }
+}
+
+/// Where a publication stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StreamStatus {
+    /// The name is taken, media does not flow yet.
+    Pending,
+    /// Media transport is up.
+    Publishing,
+    /// Over.
+    Ended,
+}
+
+/// Why a publication ended; the texts are those that clients know (protocol document, appendix B).
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum EndReason {
+    /// The publisher said so.
+    #[error("Stopped by user")]
+    ByUser,
+    /// Its signalling connection went away.
+    #[error("Stopped by session disconnect")]
+    SessionDisconnect,
+    /// An operator ended it.
+    #[error("Stopped by rest /terminate")]
+    Terminated,
+    /// ICE did not connect in time.
+    #[error("Failed by ICE timeout")]
+    IceTimeout,
+    /// ICE consent was lost (RFC 7675).
+    #[error("Failed by ICE keep alive")]
+    IceConsentLost,
+    /// The DTLS handshake failed.
+    #[error("Failed by DTLS error")]
+    Dtls,
+    /// The peer's certificate is not the one its offer named.
+    #[error("Failed by DTLS fingerprint error")]
+    DtlsFingerprint,
+    /// No RTP for as long as `rtp_activity_detecting` allows.
+    #[error("Failed by RTP activity")]
+    RtpActivity,
+    /// The server stops.
+    #[error("Requested stream shutdown")]
+    Shutdown,
+    /// A fault of ours; the log tells which.
+    #[error("Failed by error")]
+    Internal,
+}
+
+impl EndReason {
+    /// Ended as somebody wished, rather than by a fault: the publisher's status is `UNPUBLISHED`, not `FAILED`.
+    #[must_use]
+    pub fn is_orderly(&self) -> bool {
+        matches!(self, Self::ByUser | Self::SessionDisconnect | Self::Terminated)
+    }
+}

@@ -1,0 +1,154 @@
+//! All published streams, by name.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::UNIX_EPOCH;
+
+use super::{Bell, GopLimits, Publication, Publisher, Stream};
+use crate::base::id::{MediaSessionId, StreamName};
+use crate::base::lock::{Mutex, rank};
+
+/// Why a publication is refused; the texts are those that clients know (protocol document, appendix B).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PublishError {
+    /// Another publisher has the name.
+    #[error("Stream name is already in use")]
+    NameInUse,
+    /// The media session id is taken.
+    #[error("MediaSessionId is already in use")]
+    SessionInUse,
+    /// `streams_max` publications exist.
+    #[error("Failed to add stream to proxy")]
+    TooMany,
+}
+
+#[derive(Debug, Default)]
+struct Map {
+    streams: HashMap<StreamName, Arc<Stream>>,
+    sessions: HashSet<MediaSessionId>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    map: Mutex<Map, { rank::REGISTRY }>,
+    limits: GopLimits,
+    streams_max: usize,
+    last_epoch: AtomicU64,
+}
+
+/// The map of streams; clones share it.
+#[derive(Clone, Debug)]
+pub struct Registry(Arc<Inner>);
+
+impl Registry {
+    /// An empty map whose streams keep groups of pictures within `limits`, and which holds at most `streams_max`.
+    #[must_use]
+    pub fn new(limits: GopLimits, streams_max: usize) -> Self {
+        Self(Arc::new(Inner { map: Mutex::default(), limits, streams_max, last_epoch: AtomicU64::new(0) }))
+    }
+
+    /// Takes a name. `bell` is rung when a keyframe is wanted; `None` for publishers that cannot make one.
+    ///
+    /// # Errors
+    /// When the name or the media session is in use, or there are too many streams.
+    pub fn publish(&self, publication: Publication, bell: Option<Bell>) -> Result<Publisher, PublishError> {
+        let created_ms = publication
+            .created
+            .duration_since(UNIX_EPOCH)
+            .map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX));
+        let mut map = self.0.map.lock();
+        if map.streams.contains_key(&publication.name) {
+            return Err(PublishError::NameInUse);
+        }
+        if map.sessions.contains(&publication.media_session_id) {
+            return Err(PublishError::SessionInUse);
+        }
+        if map.streams.len() >= self.0.streams_max {
+            return Err(PublishError::TooMany);
+        }
+        // Under the lock, so that epochs rise even when two publications begin in one millisecond.
+        let epoch = created_ms.max(self.0.last_epoch.load(Ordering::Relaxed) + 1);
+        self.0.last_epoch.store(epoch, Ordering::Relaxed);
+        let stream = Arc::new(Stream::new(publication, epoch, self.0.limits, bell));
+        map.sessions.insert(stream.publication().media_session_id.clone());
+        map.streams.insert(stream.publication().name.clone(), stream.clone());
+        drop(map);
+        Ok(Publisher::new(stream, self.clone()))
+    }
+
+    /// The stream of this name, pending ones included.
+    #[must_use]
+    pub fn find(&self, name: &str) -> Option<Arc<Stream>> {
+        let name = StreamName::new(name).ok()?;
+        self.0.map.lock().streams.get(&name).cloned()
+    }
+
+    /// The stream of this publisher's media session.
+    #[must_use]
+    pub fn find_session(&self, id: &str) -> Option<Arc<Stream>> {
+        let map = self.0.map.lock();
+        map.streams.values().find(|s| s.publication().media_session_id.as_str() == id).cloned()
+    }
+
+    /// All streams, oldest first.
+    #[must_use]
+    pub fn list(&self) -> Vec<Arc<Stream>> {
+        let mut streams: Vec<_> = self.0.map.lock().streams.values().cloned().collect();
+        streams.sort_by_key(|stream| stream.epoch());
+        streams
+    }
+
+    /// Number of streams.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.0.map.lock().streams.len()
+    }
+
+    /// Whether nothing is published.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    pub(super) fn remove(&self, stream: &Arc<Stream>) {
+        let publication = stream.publication();
+        let mut map = self.0.map.lock();
+        map.streams.remove(&publication.name);
+        map.sessions.remove(&publication.media_session_id);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::hub::EndReason;
+    use crate::hub::stream::tests::{publication, registry};
+
+    #[test]
+    fn a_taken_name_is_refused_and_free_again_at_once() {
+        let registry = registry();
+        let first = registry.publish(publication("a", "m1"), None).unwrap();
+        assert_eq!(registry.publish(publication("a", "m2"), None).unwrap_err(), PublishError::NameInUse);
+        assert_eq!(registry.publish(publication("b", "m1"), None).unwrap_err(), PublishError::SessionInUse);
+        let old = registry.find("a").unwrap();
+        first.end(EndReason::ByUser);
+        assert_eq!(old.ended(), Some(EndReason::ByUser));
+        let second = registry.publish(publication("a", "m1"), None).unwrap();
+        assert!(second.stream().epoch() > old.epoch());
+    }
+
+    #[test]
+    fn a_dropped_publisher_ends_its_stream() {
+        let registry = registry();
+        drop(registry.publish(publication("a", "m1"), None).unwrap());
+        assert!(registry.find("a").is_none() && registry.is_empty());
+    }
+
+    #[test]
+    fn more_streams_than_allowed_are_refused() {
+        let registry = Registry::new(GopLimits { units: 1, bytes: 1 }, 1);
+        let _one = registry.publish(publication("a", "m1"), None).unwrap();
+        assert_eq!(registry.publish(publication("b", "m2"), None).unwrap_err(), PublishError::TooMany);
+    }
+}

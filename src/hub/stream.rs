@@ -1,0 +1,376 @@
+//! One published stream: numbers units, keeps the current group of pictures, hands units out.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+use super::gop::GopCache;
+use super::subscriber::Subscriber;
+use super::{Bell, EndReason, Gop, GopLimits, Publication, StreamStatus, Subscription};
+use crate::base::lock::{Mutex, rank};
+use crate::base::queue::queue;
+use crate::base::wait::Waker;
+use crate::media::track::{AudioParams, VideoParams};
+use crate::media::unit::{AccessUnit, AudioFrame, MediaUnit};
+
+/// A published stream, found through the registry.
+#[derive(Debug)]
+pub struct Stream {
+    publication: Publication,
+    epoch: u64,
+    bell: Option<Bell>,
+    state: Mutex<State, { rank::STREAM }>,
+    video_bytes: AtomicU64,
+    audio_bytes: AtomicU64,
+}
+
+#[derive(Debug)]
+struct State {
+    status: StreamStatus,
+    end: Option<EndReason>,
+    next_seq: u64,
+    video: Option<Arc<VideoParams>>,
+    audio: Option<Arc<AudioParams>>,
+    newest_arrival: Option<Instant>,
+    gop: GopCache,
+    subscribers: Vec<Subscriber>,
+    audio_muted: bool,
+    video_muted: bool,
+    gaps: u64,
+}
+
+/// A stream at one moment, for lists and statistics.
+#[derive(Clone, Debug)]
+pub struct StreamFacts {
+    /// Where it stands.
+    pub status: StreamStatus,
+    /// Video parameters in force; `None` before the first unit.
+    pub video: Option<Arc<VideoParams>>,
+    /// Audio parameters in force.
+    pub audio: Option<Arc<AudioParams>>,
+    /// When the newest video unit reached us, whether it can be decoded or not.
+    pub newest_arrival: Option<Instant>,
+    /// Video units so far.
+    pub units: u64,
+    /// Units and bytes in the cache.
+    pub gop_units: usize,
+    /// Likewise.
+    pub gop_bytes: usize,
+    /// Payload bytes so far.
+    pub video_bytes: u64,
+    /// Likewise.
+    pub audio_bytes: u64,
+    /// Times that something was lost on the way in.
+    pub gaps: u64,
+    /// Consumers now.
+    pub subscribers: usize,
+    /// The publisher says that its microphone is off.
+    pub audio_muted: bool,
+    /// Likewise its camera.
+    pub video_muted: bool,
+}
+
+impl Stream {
+    pub(super) fn new(publication: Publication, epoch: u64, limits: GopLimits, bell: Option<Bell>) -> Self {
+        let state = State {
+            status: StreamStatus::Pending,
+            end: None,
+            next_seq: 0,
+            video: None,
+            audio: None,
+            newest_arrival: None,
+            gop: GopCache::new(limits),
+            subscribers: Vec::new(),
+            audio_muted: false,
+            video_muted: false,
+            gaps: 0,
+        };
+        Self {
+            publication,
+            epoch,
+            bell,
+            state: Mutex::new(state),
+            video_bytes: AtomicU64::new(0),
+            audio_bytes: AtomicU64::new(0),
+        }
+    }
+
+    /// What does not change.
+    #[must_use]
+    pub fn publication(&self) -> &Publication {
+        &self.publication
+    }
+
+    /// Which publication of its name this is: milliseconds since 1970 at its beginning, made unique. It rises with
+    /// each publication, so two pictures with one epoch belong to one publication.
+    #[must_use]
+    pub fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    /// The stream as it stands.
+    #[must_use]
+    pub fn facts(&self) -> StreamFacts {
+        let state = self.state.lock();
+        StreamFacts {
+            status: state.status,
+            video: state.video.clone(),
+            audio: state.audio.clone(),
+            newest_arrival: state.newest_arrival,
+            units: state.next_seq,
+            gop_units: state.gop.len(),
+            gop_bytes: state.gop.bytes(),
+            video_bytes: self.video_bytes.load(Ordering::Relaxed),
+            audio_bytes: self.audio_bytes.load(Ordering::Relaxed),
+            gaps: state.gaps,
+            subscribers: state.subscribers.len(),
+            audio_muted: state.audio_muted,
+            video_muted: state.video_muted,
+        }
+    }
+
+    /// Why it ended; `None` while it lives.
+    #[must_use]
+    pub fn ended(&self) -> Option<EndReason> {
+        self.state.lock().end.clone()
+    }
+
+    /// The current group of pictures; empty when nothing can be decoded before the next IDR.
+    #[must_use]
+    pub fn gop(&self) -> Gop {
+        self.state.lock().gop.copy()
+    }
+
+    /// The newest unit that can be decoded.
+    #[must_use]
+    pub fn newest(&self) -> Option<Arc<AccessUnit>> {
+        self.state.lock().gop.newest().cloned()
+    }
+
+    /// Number of units in the cache: how much there is to decode for the newest picture.
+    #[must_use]
+    pub fn gop_len(&self) -> usize {
+        self.state.lock().gop.len()
+    }
+
+    /// Asks the publisher for a keyframe, if it can make one. Publishers limit how often they pass this on.
+    pub fn request_keyframe(&self) {
+        if let Some(bell) = &self.bell {
+            bell.ring();
+        }
+    }
+
+    /// Joins: the group of pictures so far, and a queue of `capacity` for everything after it. A consumer that lets its queue
+    /// run full loses units up to the next keyframe. `waker` is used after each unit. On an ended stream the queue is closed.
+    #[must_use]
+    pub fn subscribe(&self, capacity: usize, waker: Option<Waker>) -> Subscription {
+        let (offer, receiver) = queue(capacity, waker);
+        let mut state = self.state.lock();
+        let backlog = state.gop.copy();
+        let (subscriber, live) = Subscriber::pair(offer, receiver, backlog.units.is_empty());
+        if state.end.is_none() {
+            state.subscribers.push(subscriber);
+        }
+        Subscription { backlog, live }
+    }
+
+    /// What the publisher says of its microphone and camera; `None` leaves as it is.
+    pub fn set_muted(&self, audio: Option<bool>, video: Option<bool>) {
+        let mut state = self.state.lock();
+        state.audio_muted = audio.unwrap_or(state.audio_muted);
+        state.video_muted = video.unwrap_or(state.video_muted);
+    }
+
+    pub(super) fn set_publishing(&self) {
+        let mut state = self.state.lock();
+        if state.status == StreamStatus::Pending {
+            state.status = StreamStatus::Publishing;
+        }
+    }
+
+    pub(super) fn set_audio_params(&self, params: Arc<AudioParams>) {
+        self.state.lock().audio = Some(params);
+    }
+
+    pub(super) fn push_video(&self, mut unit: AccessUnit) {
+        self.video_bytes.fetch_add(unit.data.len() as u64, Ordering::Relaxed);
+        let mut state = self.state.lock();
+        unit.seq = state.next_seq;
+        state.next_seq += 1;
+        state.newest_arrival = Some(unit.arrived);
+        state.video = Some(unit.params.clone());
+        let unit = Arc::new(unit);
+        let decodable = state.gop.push(unit.clone());
+        if decodable {
+            let unit = MediaUnit::Video(unit);
+            state.subscribers.retain_mut(|subscriber| subscriber.hand(&unit));
+        } else {
+            state.subscribers.iter_mut().for_each(Subscriber::wait_for_keyframe);
+        }
+        let ring = !decodable || state.gop.is_nearly_full();
+        drop(state);
+        if ring {
+            self.request_keyframe();
+        }
+    }
+
+    pub(super) fn push_audio(&self, frame: AudioFrame) {
+        self.audio_bytes.fetch_add(frame.data.len() as u64, Ordering::Relaxed);
+        let mut state = self.state.lock();
+        state.audio = Some(frame.params.clone());
+        if !state.subscribers.is_empty() {
+            let frame = MediaUnit::Audio(Arc::new(frame));
+            state.subscribers.retain_mut(|subscriber| subscriber.hand(&frame));
+        }
+    }
+
+    pub(super) fn mark_gap(&self) {
+        let mut state = self.state.lock();
+        state.gaps += 1;
+        state.gop.mark_broken();
+        state.subscribers.iter_mut().for_each(Subscriber::wait_for_keyframe);
+    }
+
+    pub(super) fn end(&self, reason: EndReason) {
+        let mut state = self.state.lock();
+        state.status = StreamStatus::Ended;
+        state.end = Some(reason);
+        state.gop.mark_broken();
+        state.subscribers.clear();
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::base::clock::Clock;
+    use crate::base::id::{MediaSessionId, StreamName};
+    use crate::hub::Live;
+    use crate::hub::{Registry, SourceProtocol};
+    use crate::media::time::Timestamp;
+    use crate::media::track::{Colour, Rotation, VideoCodec};
+
+    /// A publication for tests.
+    pub(crate) fn publication(name: &str, session: &str) -> Publication {
+        Publication {
+            name: StreamName::new(name).unwrap(),
+            media_session_id: MediaSessionId::new(session).unwrap(),
+            protocol: SourceProtocol::WebRtc,
+            app_key: "defaultApp".into(),
+            session_id: "c1".into(),
+            created: Clock::manual().wall(),
+            has_video: true,
+            has_audio: true,
+            video_codec: "H264".into(),
+            audio_codec: "opus".into(),
+            keyframes_on_request: true,
+            record: false,
+            sdp: String::new(),
+            bitrates_kbps: [0; 3],
+            cvo_extension: false,
+            custom: serde_json::Value::Null,
+        }
+    }
+
+    /// A registry for tests.
+    pub(crate) fn registry() -> Registry {
+        Registry::new(GopLimits { units: 600, bytes: 1 << 24 }, 100)
+    }
+
+    fn access_unit(key: bool, size_bytes: usize) -> AccessUnit {
+        let params = VideoParams {
+            codec: VideoCodec::H264 { sps: vec![], pps: vec![] },
+            width: 16,
+            height: 16,
+            sample_aspect_ratio: (1, 1),
+            colour: Colour::unsaid(16, 16),
+            rotation: Rotation::None,
+        };
+        AccessUnit {
+            seq: 0,
+            arrived: Clock::manual().now(),
+            pts: Timestamp::video(0),
+            dts: Timestamp::video(0),
+            key,
+            disposable: false,
+            bidirectional: false,
+            params: Arc::new(params),
+            data: Bytes::from(vec![0; size_bytes]),
+        }
+    }
+
+    /// A unit of no content for tests of bookkeeping.
+    pub(crate) fn unit(key: bool, size_bytes: usize) -> Arc<AccessUnit> {
+        Arc::new(access_unit(key, size_bytes))
+    }
+
+    fn seqs(live: &Live) -> Vec<u64> {
+        live.receiver()
+            .try_iter()
+            .map(|unit| match unit {
+                MediaUnit::Video(unit) => unit.seq,
+                MediaUnit::Audio(_) => u64::MAX,
+            })
+            .collect()
+    }
+
+    #[test]
+    fn backlog_and_live_join_without_gap_or_repeat() {
+        let registry = registry();
+        let publisher = registry.publish(publication("a", "m"), None).unwrap();
+        for key in [true, false, true, false] {
+            publisher.push_video(access_unit(key, 1));
+        }
+        let subscription = publisher.stream().subscribe(8, None);
+        publisher.push_video(access_unit(false, 1));
+        let backlog: Vec<_> = subscription.backlog.units.iter().map(|unit| unit.seq).collect();
+        assert_eq!((backlog, seqs(&subscription.live)), (vec![2, 3], vec![4]));
+    }
+
+    #[test]
+    fn a_slow_subscriber_rejoins_at_a_keyframe_and_learns_what_it_missed() {
+        let registry = registry();
+        let publisher = registry.publish(publication("a", "m"), None).unwrap();
+        publisher.push_video(access_unit(true, 1));
+        let subscription = publisher.stream().subscribe(2, None);
+        for _ in 0..4 {
+            publisher.push_video(access_unit(false, 1));
+        }
+        assert_eq!(seqs(&subscription.live), [1, 2]);
+        publisher.push_video(access_unit(false, 1));
+        publisher.push_video(access_unit(true, 1));
+        publisher.push_video(access_unit(false, 1));
+        assert_eq!(seqs(&subscription.live), [6, 7]);
+        assert_eq!(subscription.live.missed(), 3);
+    }
+
+    #[test]
+    fn a_gap_empties_the_cache_and_rings_the_bell_until_an_idr_comes() {
+        let registry = registry();
+        let (bell, rung) = Bell::new(None);
+        let publisher = registry.publish(publication("a", "m"), Some(bell)).unwrap();
+        publisher.push_video(access_unit(true, 1));
+        assert!(rung.try_recv().is_err());
+        publisher.mark_gap();
+        assert!(publisher.stream().newest().is_none());
+        publisher.push_video(access_unit(false, 1));
+        assert!(rung.try_recv().is_ok() && publisher.stream().gop().units.is_empty());
+        publisher.push_video(access_unit(true, 1));
+        assert_eq!(publisher.stream().newest().unwrap().seq, 2);
+        assert!(rung.try_recv().is_err());
+    }
+
+    #[test]
+    fn the_end_closes_live_queues_and_keeps_its_reason() {
+        let registry = registry();
+        let publisher = registry.publish(publication("a", "m"), None).unwrap();
+        let stream = publisher.stream().clone();
+        let subscription = stream.subscribe(8, None);
+        publisher.end(EndReason::RtpActivity);
+        assert!(subscription.live.receiver().recv().is_err());
+        assert_eq!(stream.ended().unwrap().to_string(), "Failed by RTP activity");
+        assert!(stream.subscribe(8, None).live.receiver().recv().is_err(), "nobody joins an ended stream");
+    }
+}

@@ -1,0 +1,3 @@
+//! The server's entry: arguments, configuration, start, signal, stop.
+
+fn main() {}

@@ -1,0 +1,35 @@
+//! Decoded pictures, as YUV planes and as RGB.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::track::VideoParams;
+
+/// A decoded picture as the decoder gives it: three planes of 8-bit samples, chroma halved both ways (I420),
+/// cropped to the track's width × height, not rotated.
+#[derive(Clone, Debug)]
+pub struct YuvPicture {
+    /// `seq` of the access unit it was decoded from.
+    pub seq: u64,
+    /// `arrived` of that unit.
+    pub arrived: Instant,
+    /// The track's parameters at that unit: size, colour, rotation.
+    pub params: Arc<VideoParams>,
+    /// Luma: height rows of width samples, no padding.
+    pub y: Vec<u8>,
+    /// Blue difference: (height + 1) / 2 rows of (width + 1) / 2 samples.
+    pub u: Vec<u8>,
+    /// Red difference, likewise.
+    pub v: Vec<u8>,
+}
+
+/// A picture ready for an encoder: 8-bit R, G, B, rows from the top without padding, upright.
+#[derive(Clone, Debug)]
+pub struct RgbPicture {
+    /// Pixels in a row.
+    pub width: u32,
+    /// Rows.
+    pub height: u32,
+    /// 3 × width × height bytes.
+    pub rgb: Vec<u8>,
+}

@@ -1,0 +1,3 @@
+//! What lives off the hub: pictures on request, pictures by schedule, the test card.
+//!
+//! Services know streams and units, never protocols or sockets.
