@@ -1,0 +1,8 @@
+//! RTP and RTCP (RFC 3550): from packets to access units and back.
+//!
+//! What belongs here: packet and report formats, reordering, loss and its repair, payload formats, feedback to the
+//! sender. What does not: encryption (`srtp`), which packets are ours to read (`ice`, `dtls`), and H.264 itself
+//! (`media::h264`).
+
+pub mod header;
+pub mod receiver;
