@@ -1,3 +1,5 @@
 //! What lives off the hub: pictures on request, pictures by schedule, the test card.
 //!
 //! Services know streams and units, never protocols or sockets.
+
+pub mod test_card;
