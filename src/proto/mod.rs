@@ -13,4 +13,7 @@
     deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)
 )]
 
+pub mod demux;
+pub mod dtls;
 pub mod rtp;
+pub mod sdp;
