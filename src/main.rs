@@ -1,3 +1,7 @@
 //! The server's entry: arguments, configuration, start, signal, stop.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    stillcast::cli::run()
+}
