@@ -11,7 +11,10 @@
 //! base     clock, stop, threads, locks, queues, ids       conf  configuration
 //! ```
 
+pub mod app;
+pub mod banner;
 pub mod base;
+pub mod cli;
 pub mod conf;
 pub mod edge;
 pub mod hub;

@@ -54,7 +54,8 @@ pub fn configuration_md() -> String {
             section = key.section;
             text += &format!("\n## {section}\n\n| key | default | accepted | meaning |\n|---|---|---|---|\n");
         }
-        let default = if key.default.is_empty() { "nothing".to_owned() } else { format!("`{}`", key.default) };
+        let default =
+            if key.default.is_empty() { "nothing".to_owned() } else { format!("`{}`", key.default) };
         let accepted = key.kind.expected().replace('|', "\\|");
         text += &format!("| `{}` | {default} | {accepted} | {} |\n", key.name, joined(key));
     }

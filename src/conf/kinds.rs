@@ -348,9 +348,8 @@ impl Kind for FrameSize {
 
     fn parse(&self, text: &str) -> Option<(u32, u32)> {
         let (width, height) = text.split_once(['x', '×'])?;
-        let side = |text: &str| {
-            text.trim().parse::<u32>().ok().filter(|side| (16..=self.side_max).contains(side))
-        };
+        let side =
+            |text: &str| text.trim().parse::<u32>().ok().filter(|side| (16..=self.side_max).contains(side));
         Some((side(width)?, side(height)?))
     }
 
@@ -367,8 +366,7 @@ impl Kind for LogLevel {
     type Value = String;
 
     fn parse(&self, text: &str) -> Option<String> {
-        let is_level =
-            |word: &str| ["off", "error", "warn", "info", "debug", "trace"].contains(&word.trim());
+        let is_level = |word: &str| ["off", "error", "warn", "info", "debug", "trace"].contains(&word.trim());
         let mut words = text.split(',');
         let first = words.next().is_some_and(is_level);
         let rest = words.all(|word| {

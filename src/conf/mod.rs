@@ -67,7 +67,8 @@ pub fn load(sources: &Sources) -> Result<Loaded, ConfError> {
     match written::read_file(path) {
         Ok(read) => entries.extend(read),
         Err(error) if error.is_missing() && !named => {
-            warnings.push(format!("there is no {DEFAULT_FILE} in the working folder: every key has its default"));
+            warnings
+                .push(format!("there is no {DEFAULT_FILE} in the working folder: every key has its default"));
         }
         Err(error) => return Err(ConfError { faults: vec![error.to_string()], warnings }),
     }
@@ -129,7 +130,8 @@ fn interpret(entries: Vec<Entry>, mut warnings: Vec<String>) -> Result<Loaded, C
 }
 
 fn unknown(entry: &Entry) -> String {
-    let hint = written::nearest(&entry.name).map(|known| format!("; did you mean {known}?")).unwrap_or_default();
+    let hint =
+        written::nearest(&entry.name).map(|known| format!("; did you mean {known}?")).unwrap_or_default();
     format!("{}: unknown key {:?} is passed over{hint}", entry.origin, entry.name)
 }
 
@@ -147,7 +149,10 @@ fn wrong((entry, key): (&Entry, &Key)) -> String {
 /// Values that are right alone and wrong together.
 fn contradictions(config: &Config, effective: &[Entry]) -> Vec<String> {
     let origin = |name: &str| {
-        effective.iter().find(|entry| entry.name == name).map_or(Origin::Default, |entry| entry.origin.clone())
+        effective
+            .iter()
+            .find(|entry| entry.name == name)
+            .map_or(Origin::Default, |entry| entry.origin.clone())
     };
     let mut faults = Vec::new();
     if config.media_port_from > config.media_port_to {
@@ -159,9 +164,10 @@ fn contradictions(config: &Config, effective: &[Entry]) -> Vec<String> {
             origin("media_port_from")
         ));
     }
-    for (one, other, missing) in
-        [("tls.cert", "tls.key", config.tls_key.is_none()), ("tls.key", "tls.cert", config.tls_cert.is_none())]
-    {
+    for (one, other, missing) in [
+        ("tls.cert", "tls.key", config.tls_key.is_none()),
+        ("tls.key", "tls.cert", config.tls_cert.is_none()),
+    ] {
         if missing && (config.tls_cert.is_some() || config.tls_key.is_some()) {
             faults.push(format!(
                 "{}: {other}: nothing is wrong, expected a path, because {one} is set ({})",

@@ -60,13 +60,15 @@ fn every_wrong_value_is_told_with_file_line_key_and_what_was_expected() {
         "{faults:?}"
     );
     assert!(faults.iter().any(|fault| {
-        fault.starts_with("a.properties:4: snapshot_auto_naming:") && fault.ends_with("one of mediaSessionId, streamName")
+        fault.starts_with("a.properties:4: snapshot_auto_naming:")
+            && fault.ends_with("one of mediaSessionId, streamName")
     }));
 }
 
 #[test]
 fn values_that_contradict_each_other_are_faults() {
-    let faults = faults("media_port_from=32000\nmedia_port_to=31000\ntls.cert=a.pem\ndisable_rest_auth=false\n");
+    let faults =
+        faults("media_port_from=32000\nmedia_port_to=31000\ntls.cert=a.pem\ndisable_rest_auth=false\n");
     let keys: Vec<_> = faults.iter().map(|fault| fault.split(": ").nth(1).unwrap_or("")).collect();
     assert_eq!(keys, ["media_port_to", "tls.key", "rest_auth_password"], "{faults:?}");
     assert!(faults[0].contains("media_port_from, which is 32000 (a.properties:1)"));
@@ -97,7 +99,9 @@ fn known_keys_that_are_not_served_are_told_in_one_line() {
     let loaded = loaded("rtmp.port=1935\nwss.keystore.file=wss.jks\n");
     assert_eq!(
         loaded.warnings,
-        ["known keys that have no effect in this version: rtmp.port (a.properties:1), wss.keystore.file (a.properties:2)"]
+        [
+            "known keys that have no effect in this version: rtmp.port (a.properties:1), wss.keystore.file (a.properties:2)"
+        ]
     );
 }
 
