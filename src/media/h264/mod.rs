@@ -8,6 +8,7 @@ pub mod framing;
 pub mod parameter_sets;
 pub mod slice;
 pub mod sps;
+pub mod undelayed;
 
 /// `nal_unit_type` (H.264 table 7-1), as far as we tell them apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
