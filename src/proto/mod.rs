@@ -17,3 +17,4 @@ pub mod demux;
 pub mod dtls;
 pub mod rtp;
 pub mod sdp;
+pub mod signal;
