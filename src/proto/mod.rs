@@ -15,6 +15,9 @@
 
 pub mod demux;
 pub mod dtls;
+pub mod ice;
 pub mod rtp;
 pub mod sdp;
 pub mod signal;
+pub mod srtp;
+pub mod stun;
