@@ -1,6 +1,6 @@
 //! The call flows of the manual and the pitfalls of the protocol document's appendix D, without a socket.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::*;
 use crate::base::clock::Clock;

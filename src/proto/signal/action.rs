@@ -1,0 +1,161 @@
+//! What a session wants done, and what it is told of it: its words with its owner.
+
+use serde_json::Value;
+
+use super::message::{Hidden, SharedText};
+use crate::base::id::{MediaSessionId, StreamName};
+
+/// A publication that the client asks for; names and ids are checked.
+#[derive(Clone, Debug)]
+pub struct StartPublish {
+    /// The client's key.
+    pub media_session_id: MediaSessionId,
+    /// Under which name.
+    pub name: StreamName,
+    /// The client's offer.
+    pub sdp: Hidden,
+    /// Recording is wanted.
+    pub record: bool,
+    /// kbit/s: now, least, most; 0 is unset.
+    pub bitrates_kbps: [u32; 3],
+    /// Page data for hooks.
+    pub custom: Value,
+}
+
+/// A stream that the client wants to watch; the id is checked, the name may be anything.
+#[derive(Clone, Debug)]
+pub struct StartPlay {
+    /// The client's key.
+    pub media_session_id: MediaSessionId,
+    /// A published name, or a URL.
+    pub name: String,
+    /// The client's offer.
+    pub sdp: Hidden,
+    /// Wanted size in pixels, 0 is as published.
+    pub size: [u32; 2],
+}
+
+/// What the owner of the session has to do.
+#[derive(Clone, Debug)]
+pub enum Action {
+    /// Begin a publication; answer with [`Event::Answered`] and later [`Event::Publishing`], or [`Event::Ended`].
+    StartPublish(Box<StartPublish>),
+    /// End a publication as the client wished; answer with [`Event::Ended`] once its name is free.
+    StopPublish {
+        /// Which.
+        media_session_id: MediaSessionId,
+    },
+    /// Begin to play; answer as for [`Action::StartPublish`].
+    StartPlay(Box<StartPlay>),
+    /// End it; answer with [`Event::Ended`].
+    StopPlay {
+        /// Which.
+        media_session_id: MediaSessionId,
+    },
+    /// Answer with [`Event::Snapshot`] in any time.
+    TakeSnapshot {
+        /// To be given back.
+        ticket: u64,
+        /// Of which stream; not checked.
+        name: String,
+    },
+    /// Answer with [`Event::Checked`].
+    CheckStream {
+        /// The client's key for the answer.
+        id: String,
+        /// Of which stream; not checked.
+        name: String,
+    },
+    /// The publisher turned its microphone or camera off or on; `None` is unchanged.
+    SetMuted {
+        /// Its stream.
+        media_session_id: MediaSessionId,
+        /// Microphone off.
+        audio: Option<bool>,
+        /// Camera off.
+        video: Option<bool>,
+    },
+    /// Data of the publisher's page for everybody who plays its stream.
+    ShareData {
+        /// Its stream.
+        media_session_id: MediaSessionId,
+        /// Any JSON.
+        payload: Value,
+    },
+    /// Count bad input of this kind.
+    CountBadInput(&'static str),
+    /// Count a message that is not served, by name.
+    CountUnknown(String),
+    /// Send what was said so far, then close. Nothing else comes out of the session.
+    Close(CloseReason),
+}
+
+/// Why the session closes its connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CloseReason {
+    /// No `connection` message in time.
+    #[error("no connection message in time")]
+    NoConnection,
+    /// The client answers no pings.
+    #[error("keep-alive pings are not answered")]
+    KeepAlive,
+    /// Too many frames that are no messages.
+    #[error("too many bad messages")]
+    BadMessages,
+    /// The connection was refused.
+    #[error("connection refused")]
+    Refused,
+}
+
+/// How a stream of the client ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EndStatus {
+    /// As somebody wished: `UNPUBLISHED` for a publisher, `STOPPED` for a player.
+    Orderly,
+    /// By a fault: `FAILED`.
+    Failed,
+}
+
+/// What came of an [`Action`], or happened to a stream.
+#[derive(Clone, Debug)]
+pub enum Event {
+    /// The stream's offer was accepted.
+    Answered {
+        /// Which.
+        media_session_id: MediaSessionId,
+        /// The answer.
+        sdp: Hidden,
+        /// As negotiated (`H264`); `None` without video.
+        video_codec: Option<String>,
+        /// As negotiated (`opus`); `None` without audio.
+        audio_codec: Option<String>,
+    },
+    /// Media transport is up.
+    Up {
+        /// Which.
+        media_session_id: MediaSessionId,
+    },
+    /// It is over, or was refused; its name is free.
+    Ended {
+        /// Which.
+        media_session_id: MediaSessionId,
+        /// How.
+        status: EndStatus,
+        /// Why, in the words of appendix B.
+        info: String,
+    },
+    /// A picture, or why there is none.
+    Snapshot {
+        /// Of the request.
+        ticket: u64,
+        /// Base64, or the reason.
+        result: Result<SharedText, String>,
+    },
+    /// Whether a stream can be played.
+    Checked {
+        /// Of the request.
+        id: String,
+        /// Why not; `None` when it can.
+        unavailable: Option<String>,
+    },
+}
