@@ -25,6 +25,8 @@ pub struct Counts {
     pub connections: IntGauge,
     /// Bad input, by `kind`: what it was that could not be used.
     pub bad_input_total: IntCounterVec,
+    /// HTTP responses, by class of their status (`2xx` …).
+    pub http_responses_total: IntCounterVec,
     /// WebSocket messages that are not known, or not served.
     pub unknown_messages_total: IntCounter,
     /// RTP packets that never came.
@@ -83,6 +85,7 @@ impl Metrics {
             connections_refused_total: counters("connections_refused_total", "Connections refused", "reason"),
             connections: gauge("connections", "Connections open now"),
             bad_input_total: counters("bad_input_total", "Input that could not be used", "kind"),
+            http_responses_total: counters("http_responses_total", "HTTP responses", "class"),
             unknown_messages_total: counter("unknown_messages_total", "WebSocket messages not served"),
             rtp_lost_total: counter("rtp_lost_total", "RTP packets that never came"),
             rtp_received_total: counter("rtp_received_total", "RTP packets taken"),

@@ -43,12 +43,21 @@ pub fn spawn(
     let in_thread = name.clone();
     let handle = std::thread::Builder::new().name(name.clone()).stack_size(stack_bytes).spawn(move || {
         let _alive = alive;
-        if let Err(panic) = catch_unwind(AssertUnwindSafe(body)) {
-            PANICS.fetch_add(1, Ordering::Relaxed);
-            tracing::error!(thread = in_thread, "thread panicked: {}", panic_text(panic.as_ref()));
-        }
+        let _ = caught(&in_thread, body);
     })?;
     Ok(Thread { name, handle, ended })
+}
+
+/// Runs `body`; a panic inside is logged under this name and counted, and gives `None`.
+pub fn caught<T>(name: &str, body: impl FnOnce() -> T) -> Option<T> {
+    match catch_unwind(AssertUnwindSafe(body)) {
+        Ok(value) => Some(value),
+        Err(panic) => {
+            PANICS.fetch_add(1, Ordering::Relaxed);
+            tracing::error!(thread = name, "panicked: {}", panic_text(panic.as_ref()));
+            None
+        }
+    }
 }
 
 fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {

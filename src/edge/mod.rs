@@ -1,4 +1,5 @@
 //! Sockets and threads: each client's thread drives a machine of `proto` and carries out what it says.
 
 pub mod accept;
+pub mod http;
 pub mod tls;

@@ -2,4 +2,8 @@
 //!
 //! Services know streams and units, never protocols or sockets.
 
+pub mod colour;
+pub mod decode;
+pub mod png;
+pub mod scale;
 pub mod test_card;

@@ -1,0 +1,74 @@
+//! Sequence parameter sets for a decoder that must give each picture at once: what our decoder cannot do is refused
+//! here with its reason, and what it would hold back is marked so that it does not.
+
+use h264_reader::nal::sps::{ChromaFormat, FrameMbsFlags, ProfileIdc, SeqParameterSet};
+use h264_reader::nal::{NalHeader, WritableNal as _};
+use h264_reader::rbsp::{BitReader, decode_nal};
+
+/// `profile_idc` of the Baseline profile (H.264 A.2.1).
+const BASELINE: u8 = 66;
+/// `profile_idc` of the Scalable Baseline profile (H.264 G.10.1.1). Its SPS has the fields of the High profile.
+const SCALABLE_BASELINE: u8 = 83;
+
+/// A sequence parameter set whose pictures come out of the decoder at once.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UndelayedSps {
+    /// The NAL unit, without length or start code.
+    pub nal: Vec<u8>,
+    /// Width × height of the coded picture, before cropping.
+    pub coded_pixels: u64,
+    /// There is no chroma.
+    pub monochrome: bool,
+}
+
+/// Why pictures of an SPS cannot be decoded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SpsRefusal {
+    /// It breaks the syntax of 7.3.2.1.
+    #[error("sequence parameter set cannot be read")]
+    Unreadable,
+    /// It asks for something that the decoder cannot do.
+    #[error("{0} cannot be decoded")]
+    Unsupported(&'static str),
+}
+
+/// Checks an SPS against what the decoder can do, and takes output reordering out of it.
+///
+/// OpenH264 holds pictures back for output in display order (H.264 C.4.5.3) in every profile but the two Baseline
+/// ones: a stream without B slices comes out one unit late, and one with them by guess. We need the picture *of a
+/// unit*, at once, and do the ordering by time stamps ourselves. The decoder looks at `profile_idc` for nothing
+/// else than that, so each SPS of another profile is written anew as Scalable Baseline, whose syntax holds all
+/// fields of the High profile; the tools in use are told by flags in SPS, PPS and slices, which stay as they are.
+///
+/// # Errors
+/// When it cannot be read, or its pictures cannot be decoded.
+pub fn undelayed(nal: &[u8]) -> Result<UndelayedSps, SpsRefusal> {
+    let header = nal.first().and_then(|byte| NalHeader::new(*byte).ok()).ok_or(SpsRefusal::Unreadable)?;
+    let rbsp = decode_nal(nal).map_err(|_| SpsRefusal::Unreadable)?;
+    let mut sps = SeqParameterSet::from_bits(BitReader::new(&*rbsp)).map_err(|_| SpsRefusal::Unreadable)?;
+    let chroma = &sps.chroma_info;
+    let monochrome = chroma.chroma_format == ChromaFormat::Monochrome;
+    if matches!(sps.frame_mbs_flags, FrameMbsFlags::Fields { .. }) {
+        return Err(SpsRefusal::Unsupported("interlaced video"));
+    }
+    if !monochrome && chroma.chroma_format != ChromaFormat::YUV420 {
+        return Err(SpsRefusal::Unsupported("chroma format other than 4:2:0"));
+    }
+    if chroma.bit_depth_luma_minus8 != 0 || chroma.bit_depth_chroma_minus8 != 0 {
+        return Err(SpsRefusal::Unsupported("more than 8 bits a sample"));
+    }
+    if chroma.qpprime_y_zero_transform_bypass_flag {
+        return Err(SpsRefusal::Unsupported("lossless coding"));
+    }
+    // The reader has checked that the size in macroblocks fits.
+    let macroblocks = u64::from(sps.pic_width_in_mbs()) * u64::from(sps.pic_height_in_map_units());
+    let coded_pixels = macroblocks * 256;
+    let profile = u8::from(sps.profile_idc);
+    let nal = if matches!(profile, BASELINE | SCALABLE_BASELINE) {
+        nal.to_vec()
+    } else {
+        sps.profile_idc = ProfileIdc::from(SCALABLE_BASELINE);
+        sps.to_vec_with_header(header)
+    };
+    Ok(UndelayedSps { nal, coded_pixels, monochrome })
+}

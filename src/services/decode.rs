@@ -1,0 +1,342 @@
+//! H.264 access units to pictures: the one door to the decoder library (OpenH264).
+//!
+//! A [`StreamDecoder`] follows one stream lazily: it remembers where it is and decodes what is missing up to the picture
+//! that is wanted. Every unit gives its own picture, in decoding order and at once; which of them is the newest *shown*
+//! one is told by time stamps ([`newest_shown`]). A picture is exact or it is an error: concealment is off, and after an
+//! error nothing is served before the next IDR. Waiting, sharing and counting requests belong in `services::snapshot`.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use openh264::OpenH264API;
+use openh264::decoder::{DecodeOptions, Decoder, DecoderConfig, Flush};
+use openh264::formats::YUVSource as _;
+
+use crate::base::clock::Clock;
+use crate::base::metrics::Metrics;
+use crate::hub::Gop;
+use crate::media::h264::undelayed::{SpsRefusal, undelayed};
+use crate::media::picture::YuvPicture;
+use crate::media::track::{VideoCodec, VideoParams};
+use crate::media::unit::AccessUnit;
+
+/// Why there is no picture. After any of these but [`DecodeError::OutOfTime`] the decoder starts afresh at an IDR.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DecodeError {
+    /// The stream uses something that the decoder cannot do.
+    #[error("{0} cannot be decoded")]
+    Unsupported(&'static str),
+    /// A sequence parameter set cannot be read, or there is none.
+    #[error("parameter sets cannot be used")]
+    Parameters,
+    /// The coded picture has more pixels than is allowed.
+    #[error("picture of {pixels} pixels where {pixels_max} are allowed")]
+    TooLarge {
+        /// Pixels of the coded picture, before cropping.
+        pixels: u64,
+        /// The bound.
+        pixels_max: u64,
+    },
+    /// The unit that was asked for is not in the group of pictures, or the group does not begin with an IDR.
+    #[error("unit is not in the group of pictures")]
+    NotInGop,
+    /// A unit before this one is missing.
+    #[error("a unit is missing")]
+    Gap,
+    /// The NAL units of a unit do not fill its data.
+    #[error("NAL unit lengths do not fit the unit")]
+    Framing,
+    /// The decoder found the unit damaged.
+    #[error("unit {seq} is damaged (decoder code {code})")]
+    Damaged {
+        /// Which unit.
+        seq: u64,
+        /// What the decoder said (OpenH264 `DECODING_STATE`).
+        code: i64,
+    },
+    /// The decoder gave no picture for a unit.
+    #[error("unit {seq} gave no picture")]
+    NoPicture {
+        /// Which unit.
+        seq: u64,
+    },
+    /// The picture has another size than the parameters say.
+    #[error("picture is {width}x{height}, parameters say otherwise")]
+    Size {
+        /// Pixels in a row.
+        width: usize,
+        /// Rows.
+        height: usize,
+    },
+    /// The deadline passed; what was decoded so far is kept, and the next run goes on from there.
+    #[error("decoding took too long")]
+    OutOfTime,
+    /// The decoder library refused to start.
+    #[error("decoder did not start")]
+    Start,
+}
+
+impl From<SpsRefusal> for DecodeError {
+    fn from(refusal: SpsRefusal) -> Self {
+        match refusal {
+            SpsRefusal::Unreadable => Self::Parameters,
+            SpsRefusal::Unsupported(what) => Self::Unsupported(what),
+        }
+    }
+}
+
+/// Bounds of one decoder.
+#[derive(Clone, Copy, Debug)]
+pub struct DecodeSettings {
+    /// Most pixels of a coded picture (`video_pixels_max`): checked before anything is decoded or allocated.
+    pub pixels_max: u64,
+    /// Longest time that one call of [`StreamDecoder::picture`] may take.
+    pub run_limit: Duration,
+}
+
+/// Whether the decoder was built with assembly, which halves its time: on x86 that takes `nasm` at build time.
+#[must_use]
+pub fn decoder_has_assembly() -> bool {
+    env!("STILLCAST_DECODER_ASSEMBLY") == "yes"
+}
+
+/// The unit whose picture is shown last: the newest one, except in a stream with B-frames, where it is the one of the
+/// highest presentation time. There the units after it in decoding order are shown before it.
+#[must_use]
+pub fn newest_shown(gop: &Gop) -> Option<&Arc<AccessUnit>> {
+    let newest = gop.newest()?;
+    if !gop.units.iter().any(|unit| unit.bidirectional) {
+        return Some(newest);
+    }
+    gop.units.iter().max_by_key(|unit| unit.pts.rescale(newest.pts.timescale).ticks)
+}
+
+/// One stream's decoder. It takes a decoder of the library when there is something to decode, about 22 MB at 720p,
+/// and gives it back when dropped.
+pub struct StreamDecoder {
+    settings: DecodeSettings,
+    clock: Clock,
+    metrics: Metrics,
+    running: Option<Running>,
+    /// The unit in the form that the decoder reads (H.264 annex B); kept for its room.
+    annex_b: Vec<u8>,
+    /// Planes of a picture that nobody needs any more, for their room.
+    spare: Option<YuvPicture>,
+}
+
+/// A decoder in the middle of a group of pictures.
+struct Running {
+    decoder: Decoder,
+    params: Arc<VideoParams>,
+    monochrome: bool,
+    last_seq: u64,
+}
+
+impl std::fmt::Debug for StreamDecoder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("StreamDecoder").field("last_seq", &self.last_seq()).finish_non_exhaustive()
+    }
+}
+
+impl StreamDecoder {
+    /// A decoder that has decoded nothing yet. Units are counted in `metrics`.
+    #[must_use]
+    pub fn new(settings: DecodeSettings, clock: Clock, metrics: Metrics) -> Self {
+        Self { settings, clock, metrics, running: None, annex_b: Vec::new(), spare: None }
+    }
+
+    /// The unit that was decoded or passed over last; `None` before the first IDR and after an error.
+    #[must_use]
+    pub fn last_seq(&self) -> Option<u64> {
+        self.running.as_ref().map(|running| running.last_seq)
+    }
+
+    /// Brings the decoder to unit `target_seq` of `gop` and returns exactly that picture.
+    ///
+    /// It goes on from the last decoded unit when that one is in the group and before the target, and starts at the
+    /// IDR otherwise. Disposable units before the target are not decoded.
+    ///
+    /// # Errors
+    /// See [`DecodeError`]; no picture is better than a wrong one.
+    pub fn picture(&mut self, gop: &Gop, target_seq: u64) -> Result<YuvPicture, DecodeError> {
+        let deadline = self.clock.now() + self.settings.run_limit;
+        self.picture_by(gop, target_seq, deadline)
+    }
+
+    /// As [`StreamDecoder::picture`], with a deadline of the caller, looked at before each unit.
+    ///
+    /// # Errors
+    /// As [`StreamDecoder::picture`].
+    pub fn picture_by(
+        &mut self,
+        gop: &Gop,
+        target_seq: u64,
+        deadline: Instant,
+    ) -> Result<YuvPicture, DecodeError> {
+        let first = gop.units.first().filter(|unit| unit.key).ok_or(DecodeError::NotInGop)?;
+        let target = gop
+            .units
+            .binary_search_by_key(&target_seq, |unit| unit.seq)
+            .map_err(|_| DecodeError::NotInGop)?;
+        let goes_on = |running: &Running| (first.seq..target_seq).contains(&running.last_seq);
+        let start = match self.running.as_ref().filter(|running| goes_on(running)) {
+            Some(running) => gop.units.partition_point(|unit| unit.seq <= running.last_seq),
+            None => 0,
+        };
+        for unit in &gop.units[start..=target] {
+            if self.clock.now() >= deadline {
+                return Err(DecodeError::OutOfTime);
+            }
+            if let Some(picture) = self.step(unit, unit.seq == target_seq)? {
+                return Ok(picture);
+            }
+        }
+        Err(DecodeError::NotInGop)
+    }
+
+    /// Takes the next unit of the stream: the one after [`StreamDecoder::last_seq`], or any IDR.
+    ///
+    /// `wanted`: its picture is returned. Otherwise there is none, and a unit that nothing refers to is not decoded.
+    ///
+    /// # Errors
+    /// See [`DecodeError`].
+    pub fn step(&mut self, unit: &AccessUnit, wanted: bool) -> Result<Option<YuvPicture>, DecodeError> {
+        let mut running = self.running_for(unit)?;
+        if unit.disposable && !unit.key && !wanted {
+            running.last_seq = unit.seq;
+            self.running = Some(running);
+            return Ok(None);
+        }
+        self.write_annex_b(unit)?;
+        self.metrics.units_decoded_total.inc();
+        let options = DecodeOptions::new().flush_after_decode(Flush::NoFlush);
+        let decoded = running
+            .decoder
+            .decode_with_options(&self.annex_b, options)
+            .map_err(|error| DecodeError::Damaged { seq: unit.seq, code: error.native_code() })?;
+        let decoded = decoded.ok_or(DecodeError::NoPicture { seq: unit.seq })?;
+        let (width, height) = decoded.dimensions();
+        if (width, height) != (unit.params.width as usize, unit.params.height as usize) {
+            return Err(DecodeError::Size { width, height });
+        }
+        let picture = wanted.then(|| {
+            let mut picture = self.spare.take().unwrap_or_else(|| empty_picture(unit));
+            picture.seq = unit.seq;
+            picture.arrived = unit.arrived;
+            picture.params = unit.params.clone();
+            let (y_stride, u_stride, v_stride) = decoded.strides();
+            let (chroma_width, chroma_height) = (width.div_ceil(2), height.div_ceil(2));
+            pack(decoded.y(), y_stride, width, height, &mut picture.y);
+            if running.monochrome {
+                // The decoder leaves planes that are not coded undefined; without colour they mean grey.
+                for plane in [&mut picture.u, &mut picture.v] {
+                    plane.clear();
+                    plane.resize(chroma_width * chroma_height, 128);
+                }
+            } else {
+                pack(decoded.u(), u_stride, chroma_width, chroma_height, &mut picture.u);
+                pack(decoded.v(), v_stride, chroma_width, chroma_height, &mut picture.v);
+            }
+            picture
+        });
+        running.last_seq = unit.seq;
+        // Only now: whatever went wrong above has dropped the decoder.
+        self.running = Some(running);
+        Ok(picture)
+    }
+
+    /// Gives back the planes of a picture that is not needed any more, so that the next one need not allocate.
+    pub fn recycle(&mut self, picture: YuvPicture) {
+        self.spare = Some(picture);
+    }
+
+    /// Takes the decoder that can decode `unit` next; leaves none behind.
+    fn running_for(&mut self, unit: &AccessUnit) -> Result<Running, DecodeError> {
+        let running = self.running.take();
+        if !unit.key {
+            let running = running.ok_or(DecodeError::Gap)?;
+            return if unit.seq == running.last_seq + 1 && running.params.same_coding(&unit.params) {
+                Ok(running)
+            } else {
+                Err(DecodeError::Gap)
+            };
+        }
+        match running {
+            Some(running) if running.params.same_coding(&unit.params) => Ok(running),
+            _ => self.start(unit),
+        }
+    }
+
+    /// A decoder that has been told the parameter sets of an IDR.
+    fn start(&self, unit: &AccessUnit) -> Result<Running, DecodeError> {
+        let VideoCodec::H264 { sps, pps } = &unit.params.codec;
+        if sps.is_empty() || pps.is_empty() {
+            return Err(DecodeError::Parameters);
+        }
+        let mut annex_b = Vec::new();
+        let mut monochrome = false;
+        for nal in sps {
+            let sps = undelayed(nal)?;
+            let (pixels, pixels_max) = (sps.coded_pixels, self.settings.pixels_max);
+            if pixels > pixels_max {
+                return Err(DecodeError::TooLarge { pixels, pixels_max });
+            }
+            monochrome |= sps.monochrome;
+            annex_b.extend_from_slice(&START_CODE);
+            annex_b.extend_from_slice(&sps.nal);
+        }
+        for nal in pps {
+            annex_b.extend_from_slice(&START_CODE);
+            annex_b.extend_from_slice(nal);
+        }
+        let config = DecoderConfig::new().flush_after_decode(Flush::NoFlush);
+        let mut decoder =
+            Decoder::with_api_config(OpenH264API::from_source(), config).map_err(|_| DecodeError::Start)?;
+        decoder.decode(&annex_b).map_err(|_| DecodeError::Parameters)?;
+        Ok(Running { decoder, params: unit.params.clone(), monochrome, last_seq: unit.seq })
+    }
+
+    /// AVCC to Annex B: a length is exactly as wide as a start code.
+    fn write_annex_b(&mut self, unit: &AccessUnit) -> Result<(), DecodeError> {
+        self.annex_b.clear();
+        self.annex_b.extend_from_slice(&unit.data);
+        let mut rest = self.annex_b.as_mut_slice();
+        while !rest.is_empty() {
+            let (length, nal_on) = rest.split_first_chunk_mut::<4>().ok_or(DecodeError::Framing)?;
+            let size = u32::from_be_bytes(*length) as usize;
+            if size == 0 || size > nal_on.len() {
+                return Err(DecodeError::Framing);
+            }
+            *length = START_CODE;
+            rest = &mut nal_on[size..];
+        }
+        Ok(())
+    }
+}
+
+const START_CODE: [u8; 4] = [0, 0, 0, 1];
+
+fn empty_picture(unit: &AccessUnit) -> YuvPicture {
+    YuvPicture {
+        seq: unit.seq,
+        arrived: unit.arrived,
+        params: unit.params.clone(),
+        y: Vec::new(),
+        u: Vec::new(),
+        v: Vec::new(),
+    }
+}
+
+/// Copies `height` rows of `width` samples that lie `stride` apart.
+fn pack(plane: &[u8], stride: usize, width: usize, height: usize, packed: &mut Vec<u8>) {
+    packed.clear();
+    packed.reserve_exact(width * height);
+    for row in plane.chunks(stride).take(height) {
+        packed.extend_from_slice(&row[..width.min(row.len())]);
+    }
+    // A plane that is too short would be the library's mistake; it must not become ours.
+    packed.resize(width * height, 128);
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,146 @@
+//! RGB pictures to PNG, with what is known of them: the one door to the PNG library.
+
+use std::time::SystemTime;
+
+use png::chunk::ChunkType;
+use png::{BitDepth, ColorType, DeflateCompression, Filter, PixelDimensions, Unit};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+use crate::media::picture::RgbPicture;
+
+/// What a PNG tells of its picture beside the pixels.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PngText<'a> {
+    /// The stream that it shows (`Title`).
+    pub stream_name: &'a str,
+    /// When the picture's first byte reached the server (`Creation Time`, and `tIME` in whole seconds, both in UTC).
+    pub captured: SystemTime,
+    /// The publication that it belongs to (`Stream Epoch`).
+    pub epoch: u64,
+    /// Width : height of one pixel; other than 1:1 it is told as `pHYs`.
+    pub sample_aspect_ratio: (u16, u16),
+}
+
+/// Why a picture did not become a PNG.
+#[derive(Debug, thiserror::Error)]
+#[error("PNG cannot be written")]
+pub struct PngError(#[from] png::EncodingError);
+
+/// `Software` in every picture.
+const SOFTWARE: &str = concat!("Stillcast ", env!("CARGO_PKG_VERSION"));
+
+/// Writes a PNG (ISO/IEC 15948): 8-bit RGB, not interlaced.
+///
+/// Compression and filter were chosen by measuring (`docs/BENCHMARKS.md`): everything that makes smaller files takes
+/// several times as long.
+///
+/// # Errors
+/// When the picture has no pixels, or not as many bytes as its size needs.
+pub fn encode(picture: &RgbPicture, text: &PngText<'_>) -> Result<Vec<u8>, PngError> {
+    // Camera pictures take about a byte a pixel; a buffer that has to grow is copied.
+    let mut png = Vec::with_capacity(picture.rgb.len() / 2);
+    let mut encoder = png::Encoder::new(&mut png, picture.width, picture.height);
+    encoder.set_color(ColorType::Rgb);
+    encoder.set_depth(BitDepth::Eight);
+    encoder.set_deflate_compression(DeflateCompression::FdeflateUltraFast);
+    encoder.set_filter(Filter::Paeth);
+    if text.sample_aspect_ratio.0 != text.sample_aspect_ratio.1 {
+        // A pixel of w : h has h pixels across where it has w down.
+        let (across, down) = text.sample_aspect_ratio;
+        let unit = Unit::Unspecified;
+        let dims = PixelDimensions { xppu: u32::from(down), yppu: u32::from(across), unit };
+        encoder.set_pixel_dims(Some(dims));
+    }
+    let mut add = |keyword: &str, value: &str| {
+        // tEXt holds Latin-1 only (ISO/IEC 15948 11.3.4.3), which does not include control characters.
+        if value.chars().all(|c| matches!(c, ' '..='~' | '\u{a0}'..='\u{ff}')) {
+            encoder.add_text_chunk(keyword.to_owned(), value.to_owned())
+        } else {
+            encoder.add_itxt_chunk(keyword.to_owned(), value.to_owned())
+        }
+    };
+    add("Title", text.stream_name)?;
+    add("Creation Time", &rfc3339_ms(text.captured))?;
+    add("Stream Epoch", &text.epoch.to_string())?;
+    add("Software", SOFTWARE)?;
+    let mut writer = encoder.write_header()?;
+    if let Some(time) = modification_time(text.captured) {
+        writer.write_chunk(ChunkType(*b"tIME"), &time)?;
+    }
+    writer.write_image_data(&picture.rgb)?;
+    writer.finish()?;
+    Ok(png)
+}
+
+/// A moment in UTC as RFC 3339 writes it, with milliseconds: `2026-03-01T12:00:00.250Z`.
+#[must_use]
+pub fn rfc3339_ms(moment: SystemTime) -> String {
+    let moment = OffsetDateTime::from(moment);
+    let whole_ms = moment.nanosecond() / 1_000_000 * 1_000_000;
+    let text = moment.replace_nanosecond(whole_ms).ok().and_then(|moment| moment.format(&Rfc3339).ok());
+    let text = text.unwrap_or_default();
+    // The library leaves zeros out: "…:00.25Z", "…:00Z".
+    let (seconds, fraction) =
+        text.trim_end_matches('Z').split_once('.').unwrap_or((text.trim_end_matches('Z'), ""));
+    format!("{seconds}.{fraction:0<3}Z")
+}
+
+/// Seven bytes of `tIME` (ISO/IEC 15948 11.3.6.1), in UTC; `None` outside the years that it can hold.
+fn modification_time(moment: SystemTime) -> Option<[u8; 7]> {
+    let moment = OffsetDateTime::from(moment);
+    let [high, low] = u16::try_from(moment.year()).ok()?.to_be_bytes();
+    let (month, day) = (u8::from(moment.month()), moment.day());
+    Some([high, low, month, day, moment.hour(), moment.minute(), moment.second()])
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Cursor;
+    use std::time::{Duration, UNIX_EPOCH};
+
+    use super::*;
+
+    fn picture() -> RgbPicture {
+        RgbPicture { width: 5, height: 3, rgb: (0..45).map(|n| n * 5).collect() }
+    }
+
+    fn text(stream_name: &str) -> PngText<'_> {
+        let captured = UNIX_EPOCH + Duration::from_millis(1_772_366_400_250);
+        PngText { stream_name, captured, epoch: 1_772_366_000_001, sample_aspect_ratio: (64, 45) }
+    }
+
+    #[test]
+    fn pixels_and_facts_come_back() {
+        let png = encode(&picture(), &text("Kamera Süd")).unwrap();
+        let mut reader = png::Decoder::new(Cursor::new(&png)).read_info().unwrap();
+        let mut rgb = vec![0; reader.output_buffer_size().unwrap()];
+        reader.next_frame(&mut rgb).unwrap();
+        assert_eq!(rgb, picture().rgb);
+        let info = reader.info();
+        let texts: Vec<_> =
+            info.uncompressed_latin1_text.iter().map(|t| (t.keyword.as_str(), t.text.as_str())).collect();
+        assert!(texts.contains(&("Title", "Kamera Süd")), "{texts:?}");
+        assert!(texts.contains(&("Creation Time", "2026-03-01T12:00:00.250Z")));
+        assert!(texts.contains(&("Stream Epoch", "1772366000001")));
+        assert!(texts.iter().any(|(keyword, text)| *keyword == "Software" && text.starts_with("Stillcast ")));
+        let dims = info.pixel_dims.unwrap();
+        assert_eq!((dims.xppu, dims.yppu), (45, 64), "wide pixels: fewer of them across");
+        let at = png.windows(4).position(|bytes| bytes == b"tIME").unwrap();
+        assert_eq!(png[at + 4..at + 11], [0x07, 0xea, 3, 1, 12, 0, 0]);
+    }
+
+    #[test]
+    fn a_name_that_latin_1_cannot_hold_is_utf_8() {
+        let png = encode(&picture(), &text("Камера 1")).unwrap();
+        let reader = png::Decoder::new(Cursor::new(&png)).read_info().unwrap();
+        let title = reader.info().utf8_text.iter().find(|chunk| chunk.keyword == "Title").unwrap();
+        assert_eq!(title.get_text().unwrap(), "Камера 1");
+    }
+
+    #[test]
+    fn milliseconds_have_three_digits_always() {
+        assert_eq!(rfc3339_ms(UNIX_EPOCH), "1970-01-01T00:00:00.000Z");
+        assert_eq!(rfc3339_ms(UNIX_EPOCH + Duration::from_micros(40_999)), "1970-01-01T00:00:00.040Z");
+    }
+}
