@@ -5,9 +5,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::UNIX_EPOCH;
 
+use crossbeam_channel::Receiver;
+
 use super::{Bell, GopLimits, Publication, Publisher, Stream};
 use crate::base::id::{MediaSessionId, StreamName};
 use crate::base::lock::{Mutex, rank};
+use crate::base::queue::{Offer, Refused, queue};
+use crate::base::wait::Waker;
 
 /// Why a publication is refused; the texts are those that clients know (protocol document, appendix B).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -32,6 +36,7 @@ struct Map {
 #[derive(Debug)]
 struct Inner {
     map: Mutex<Map, { rank::REGISTRY }>,
+    watchers: Mutex<Vec<Offer<()>>, { rank::LEAF }>,
     limits: GopLimits,
     streams_max: usize,
     last_epoch: AtomicU64,
@@ -45,7 +50,13 @@ impl Registry {
     /// An empty map whose streams keep groups of pictures within `limits`, and which holds at most `streams_max`.
     #[must_use]
     pub fn new(limits: GopLimits, streams_max: usize) -> Self {
-        Self(Arc::new(Inner { map: Mutex::default(), limits, streams_max, last_epoch: AtomicU64::new(0) }))
+        Self(Arc::new(Inner {
+            map: Mutex::default(),
+            watchers: Mutex::default(),
+            limits,
+            streams_max,
+            last_epoch: AtomicU64::new(0),
+        }))
     }
 
     /// Takes a name. `bell` is rung when a keyframe is wanted; `None` for publishers that cannot make one.
@@ -74,7 +85,21 @@ impl Registry {
         map.sessions.insert(stream.publication().media_session_id.clone());
         map.streams.insert(stream.publication().name.clone(), stream.clone());
         drop(map);
+        self.tell_watchers();
         Ok(Publisher::new(stream, self.clone()))
+    }
+
+    /// A queue of one that holds a ring after a stream came or went; [`Registry::list`] then tells which. Rings that
+    /// nobody took yet are one ring, so that nothing is lost and nobody waits. Dropping the queue ends the watch.
+    #[must_use]
+    pub fn watch(&self, waker: Option<Waker>) -> Receiver<()> {
+        let (offer, rung) = queue(1, waker);
+        self.0.watchers.lock().push(offer);
+        rung
+    }
+
+    fn tell_watchers(&self) {
+        self.0.watchers.lock().retain(|watcher| !matches!(watcher.offer(()), Err(Refused::Closed(()))));
     }
 
     /// The stream of this name, pending ones included.
@@ -116,6 +141,8 @@ impl Registry {
         let mut map = self.0.map.lock();
         map.streams.remove(&publication.name);
         map.sessions.remove(&publication.media_session_id);
+        drop(map);
+        self.tell_watchers();
     }
 }
 
@@ -143,6 +170,20 @@ mod tests {
         let registry = registry();
         drop(registry.publish(publication("a", "m1"), None).unwrap());
         assert!(registry.find("a").is_none() && registry.is_empty());
+    }
+
+    #[test]
+    fn a_watcher_hears_that_streams_came_or_went_and_may_leave() {
+        let registry = registry();
+        let (rung, other) = (registry.watch(None), registry.watch(None));
+        assert!(rung.try_recv().is_err());
+        let one = registry.publish(publication("a", "m1"), None).unwrap();
+        let _two = registry.publish(publication("b", "m2"), None).unwrap();
+        assert!(rung.try_recv().is_ok() && rung.try_recv().is_err(), "two comings are one ring");
+        drop(other);
+        drop(one);
+        assert!(rung.try_recv().is_ok());
+        assert_eq!(registry.0.watchers.lock().len(), 1);
     }
 
     #[test]
