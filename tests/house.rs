@@ -180,7 +180,7 @@ const DOORS: &[(&str, &[&str])] = &[
     ("rouille", &["src/edge/http", "src/edge/rest", "src/edge/web"]),
     ("rtp", &["src/proto/rtp/"]),
     ("rust_embed", &["src/edge/web"]),
-    ("rustix", &["src/base/"]),
+    ("rustix", &["src/base/", "src/services/auto/store.rs"]),
     ("rustls", &["src/edge/tls", "src/proto/dtls"]),
     ("signal_hook", &["src/cli.rs"]),
     ("socket2", &["src/edge/"]),

@@ -2,6 +2,7 @@
 //!
 //! Services know streams and units, never protocols or sockets.
 
+pub mod auto;
 pub mod colour;
 pub mod decode;
 pub mod png;

@@ -1,3 +1,5 @@
+//! The card drawn, encoded, decoded and read back.
+
 use std::time::{Duration, UNIX_EPOCH};
 
 use openh264::OpenH264API;
