@@ -4,5 +4,10 @@
 //! sender. What does not: encryption (`srtp`), which packets are ours to read (`ice`, `dtls`), and H.264 itself
 //! (`media::h264`).
 
+pub mod depack_h264;
 pub mod header;
+pub mod jitter;
+pub mod opus;
+pub mod pack_h264;
 pub mod receiver;
+pub mod rtcp;
