@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::GroupSpan;
 use crate::media::unit::AccessUnit;
 
 /// Bounds of one stream's cache.
@@ -79,6 +80,12 @@ impl GopCache {
 
     pub(super) fn newest(&self) -> Option<&Arc<AccessUnit>> {
         self.units.last()
+    }
+
+    pub(super) fn span(&self) -> Option<GroupSpan> {
+        let (first, newest) = (self.units.first()?, self.units.last()?);
+        let newest_arrived = newest.arrived;
+        Some(GroupSpan { first_seq: first.seq, newest_seq: newest.seq, newest_arrived })
     }
 
     pub(super) fn len(&self) -> usize {

@@ -21,5 +21,5 @@ pub use gop::{Gop, GopLimits};
 pub use publication::{EndReason, Publication, SourceProtocol, StreamStatus};
 pub use publisher::{Bell, Publisher};
 pub use registry::{PublishError, Registry};
-pub use stream::{Stream, StreamFacts};
+pub use stream::{GroupSpan, Span, Stream, StreamFacts};
 pub use subscriber::{Live, Subscription};

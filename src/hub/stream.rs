@@ -39,6 +39,26 @@ struct State {
     gaps: u64,
 }
 
+/// What of a stream can be decoded at one moment, in numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Span {
+    /// The current group of pictures; `None` when nothing can be decoded before the next IDR.
+    pub group: Option<GroupSpan>,
+    /// What the next unit will be.
+    pub next_seq: u64,
+}
+
+/// A group of pictures in numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GroupSpan {
+    /// Its IDR.
+    pub first_seq: u64,
+    /// Its newest unit.
+    pub newest_seq: u64,
+    /// When that one arrived.
+    pub newest_arrived: Instant,
+}
+
 /// A stream at one moment, for lists and statistics.
 #[derive(Clone, Debug)]
 pub struct StreamFacts {
@@ -145,6 +165,13 @@ impl Stream {
     #[must_use]
     pub fn newest(&self) -> Option<Arc<AccessUnit>> {
         self.state.lock().gop.newest().cloned()
+    }
+
+    /// What can be decoded now, in numbers: cheap to ask.
+    #[must_use]
+    pub fn span(&self) -> Span {
+        let state = self.state.lock();
+        Span { group: state.gop.span(), next_seq: state.next_seq }
     }
 
     /// Number of units in the cache: how much there is to decode for the newest picture.

@@ -100,6 +100,16 @@ impl VideoParams {
         }
     }
 
+    /// Width : height of one pixel as shown: a quarter turn swaps them.
+    #[must_use]
+    pub fn display_sample_aspect_ratio(&self) -> (u16, u16) {
+        let (across, down) = self.sample_aspect_ratio;
+        match self.rotation {
+            Rotation::None | Rotation::Cw180 => (across, down),
+            Rotation::Cw90 | Rotation::Cw270 => (down, across),
+        }
+    }
+
     /// Whether a decoder can go on from units of `other` to units of these: all but the rotation is equal.
     #[must_use]
     pub fn same_coding(&self, other: &Self) -> bool {

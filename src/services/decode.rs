@@ -173,17 +173,7 @@ impl StreamDecoder {
         target_seq: u64,
         deadline: Instant,
     ) -> Result<YuvPicture, DecodeError> {
-        let first = gop.units.first().filter(|unit| unit.key).ok_or(DecodeError::NotInGop)?;
-        let target = gop
-            .units
-            .binary_search_by_key(&target_seq, |unit| unit.seq)
-            .map_err(|_| DecodeError::NotInGop)?;
-        let goes_on = |running: &Running| (first.seq..target_seq).contains(&running.last_seq);
-        let start = match self.running.as_ref().filter(|running| goes_on(running)) {
-            Some(running) => gop.units.partition_point(|unit| unit.seq <= running.last_seq),
-            None => 0,
-        };
-        for unit in &gop.units[start..=target] {
+        for unit in self.missing(gop, target_seq)? {
             if self.clock.now() >= deadline {
                 return Err(DecodeError::OutOfTime);
             }
@@ -192,6 +182,24 @@ impl StreamDecoder {
             }
         }
         Err(DecodeError::NotInGop)
+    }
+
+    /// The units to take one by one for the picture of `target_seq`: from where the decoder stands, or from the IDR.
+    ///
+    /// # Errors
+    /// [`DecodeError::NotInGop`].
+    pub fn missing<'a>(&self, gop: &'a Gop, target_seq: u64) -> Result<&'a [Arc<AccessUnit>], DecodeError> {
+        let first = gop.units.first().filter(|unit| unit.key).ok_or(DecodeError::NotInGop)?;
+        let target = gop
+            .units
+            .binary_search_by_key(&target_seq, |unit| unit.seq)
+            .map_err(|_| DecodeError::NotInGop)?;
+        let goes_on = |last_seq: &u64| (first.seq..target_seq).contains(last_seq);
+        let start = match self.last_seq().filter(goes_on) {
+            Some(last_seq) => gop.units.partition_point(|unit| unit.seq <= last_seq),
+            None => 0,
+        };
+        gop.units.get(start..=target).ok_or(DecodeError::NotInGop)
     }
 
     /// Takes the next unit of the stream: the one after [`StreamDecoder::last_seq`], or any IDR.

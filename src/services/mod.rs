@@ -7,4 +7,5 @@ pub mod colour;
 pub mod decode;
 pub mod png;
 pub mod scale;
+pub mod snapshot;
 pub mod test_card;

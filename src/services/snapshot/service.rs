@@ -1,0 +1,517 @@
+//! The service: takes requests, owns the threads, and carries out what the desk decides.
+//!
+//! | queue | from → to | size | when full |
+//! |---|---|---|---|
+//! | decoding jobs | desk → `decode-k` | `queue_max`; one a stream at most | `Busy` to those who wait for that stream |
+//! | encoding jobs | desk → `snapshot-k` | [`ENCODING_QUEUE`]; one a stream and scale at most | `Busy`, likewise |
+//! | live | stream → `watch-…` | see [`watch`] | the watch rejoins at a keyframe |
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, Sender, bounded, select};
+
+use super::desk::{Action, Desk, DeskSettings, Failure, Request};
+use super::{Snapshot, SnapshotError, SnapshotRequest, SnapshotSettings, watch};
+use crate::base::clock::Clock;
+use crate::base::lock::{Mutex, rank};
+use crate::base::metrics::Metrics;
+use crate::base::stop::{StopSource, StopToken};
+use crate::base::threads::{self, STACK_CODEC_BYTES, STACK_PROTOCOL_BYTES, Thread};
+use crate::base::wait::{Waiter, Waker};
+use crate::hub::{Gop, Registry, Stream, Subscription};
+use crate::media::picture::YuvPicture;
+use crate::services::colour;
+use crate::services::decode::{DecodeError, DecodeSettings, StreamDecoder, newest_shown};
+use crate::services::png::{self, PngText};
+use crate::services::scale::Scale;
+
+/// Pictures that wait for an encoder: at about 5 ms each, a third of a second's work.
+const ENCODING_QUEUE: usize = 64;
+/// A subscription that only tells when a keyframe came needs no room for what follows.
+const KEYFRAME_QUEUE: usize = 2;
+/// How long [`Snapshots::take`] waits beyond the deadline, by which it should have been answered.
+const GRACE: Duration = Duration::from_secs(1);
+
+type Outcome = Result<Arc<Snapshot>, SnapshotError>;
+
+/// Where an answer goes. It is called exactly once: when it is dropped without an answer, with an error.
+pub(super) struct Reply(Option<Box<dyn FnOnce(Outcome) + Send>>);
+
+impl Reply {
+    fn call(mut self, outcome: Outcome) {
+        if let Some(reply) = self.0.take() {
+            reply(outcome);
+        }
+    }
+}
+
+impl Drop for Reply {
+    fn drop(&mut self) {
+        if let Some(reply) = self.0.take() {
+            reply(Err(SnapshotError::Internal));
+        }
+    }
+}
+
+struct EncodingJob {
+    epoch: u64,
+    stream: Arc<Stream>,
+    picture: Arc<YuvPicture>,
+    scale: Option<Scale>,
+}
+
+/// What handles and threads share.
+pub(super) struct Shared {
+    pub(super) settings: SnapshotSettings,
+    pub(super) clock: Clock,
+    pub(super) desk: Mutex<Desk<Arc<Stream>, Reply>, { rank::DESK }>,
+    registry: Registry,
+    metrics: Metrics,
+    decoding: Sender<u64>,
+    encoding: Sender<EncodingJob>,
+    waker: Waker,
+    /// Watches at work. One without its source was told to end.
+    watches: Mutex<HashMap<u64, (Option<StopSource>, Option<Thread>)>, { rank::LEAF }>,
+    stop: StopToken,
+}
+
+/// A handle to the service; clones share it.
+#[derive(Clone)]
+pub struct Snapshots(Arc<Shared>);
+
+impl std::fmt::Debug for Snapshots {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Snapshots").finish_non_exhaustive()
+    }
+}
+
+impl Snapshots {
+    /// Asks for a picture that shows nothing older than the stream's newest decodable unit of this moment.
+    ///
+    /// Never blocks. `reply` is called exactly once, by whichever thread knows the answer, possibly before this
+    /// returns: it must not block, nor hold a lock that the caller holds.
+    pub fn request(&self, request: SnapshotRequest, reply: impl FnOnce(Outcome) + Send + 'static) {
+        let shared = &self.0;
+        let now = shared.clock.now();
+        let reply = Reply(Some(Box::new(reply)));
+        let refused = |reply, error| shared.answer(reply, now, Err(error));
+        if let Some(Err(error)) = request.scale.map(|scale| scale.check()) {
+            return refused(reply, SnapshotError::Scale(error));
+        }
+        let Some(stream) = shared.registry.find(&request.stream_name) else {
+            return refused(reply, SnapshotError::StreamNotFound);
+        };
+        if !stream.publication().has_video {
+            return refused(reply, SnapshotError::NoVideo);
+        }
+        let span = stream.span();
+        let request = Request {
+            scale: request.scale,
+            max_age: request.max_age,
+            asked: now,
+            deadline: now + request.limit.unwrap_or(shared.settings.limit),
+            reply,
+        };
+        let actions = shared.desk.lock().request(now, (stream.epoch(), &stream), span, request);
+        shared.perform(actions);
+    }
+
+    /// As [`Snapshots::request`], and waits for the answer.
+    ///
+    /// # Errors
+    /// See [`SnapshotError`].
+    pub fn take(&self, request: SnapshotRequest) -> Outcome {
+        let limit = request.limit.unwrap_or(self.0.settings.limit);
+        let (sender, receiver) = bounded(1);
+        self.request(request, move |outcome| {
+            let _ = sender.try_send(outcome);
+        });
+        receiver.recv_timeout(limit.saturating_add(GRACE)).unwrap_or(Err(SnapshotError::Timeout))
+    }
+}
+
+/// The running service. Dropping it answers everybody and lets its threads end.
+pub struct SnapshotService {
+    shared: Arc<Shared>,
+    stop: StopSource,
+    threads: Vec<Thread>,
+}
+
+impl std::fmt::Debug for SnapshotService {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SnapshotService").finish_non_exhaustive()
+    }
+}
+
+impl SnapshotService {
+    /// Starts the threads; nothing is decoded before somebody asks.
+    ///
+    /// # Errors
+    /// When the system refuses a thread or a file descriptor.
+    pub fn start(
+        settings: SnapshotSettings,
+        registry: Registry,
+        clock: Clock,
+        metrics: Metrics,
+    ) -> std::io::Result<Self> {
+        let stop = StopSource::new();
+        let waiter = Waiter::new()?;
+        stop.token().wakes(&waiter.waker());
+        let (decoding, decoding_jobs) = bounded(settings.queue_max.max(1));
+        let (encoding, encoding_jobs) = bounded(ENCODING_QUEUE);
+        let desk = DeskSettings {
+            watch: settings.watch,
+            watched_max: settings.watched_max,
+            keyframe_units: settings.keyframe_units,
+            slice: settings.limit / settings.attempts.max(1),
+        };
+        let shared = Arc::new(Shared {
+            settings,
+            clock,
+            desk: Mutex::new(Desk::new(desk)),
+            registry,
+            metrics,
+            decoding,
+            encoding,
+            waker: waiter.waker(),
+            watches: Mutex::default(),
+            stop: stop.token(),
+        });
+        let mut service = Self { shared: shared.clone(), stop, threads: Vec::new() };
+        let desk = shared.clone();
+        let desk = threads::spawn("snapshot-desk", STACK_PROTOCOL_BYTES, move || desk.look_after(waiter))?;
+        service.threads.push(desk);
+        for k in 0..settings.decoders.max(1) {
+            let (shared, jobs) = (shared.clone(), decoding_jobs.clone());
+            let body = move || shared.work(&jobs, |shared, epoch| shared.decode(epoch));
+            service.threads.push(threads::spawn(format!("decode-{k}"), STACK_CODEC_BYTES, body)?);
+        }
+        for k in 0..settings.encoders.max(1) {
+            let (shared, jobs) = (shared.clone(), encoding_jobs.clone());
+            let body = move || shared.work(&jobs, Shared::encode);
+            service.threads.push(threads::spawn(format!("snapshot-{k}"), STACK_CODEC_BYTES, body)?);
+        }
+        Ok(service)
+    }
+
+    /// A handle for those who ask.
+    #[must_use]
+    pub fn handle(&self) -> Snapshots {
+        Snapshots(self.shared.clone())
+    }
+
+    /// Answers everybody, and waits up to `limit` for each thread; returns whether all ended.
+    pub fn stop(mut self, limit: Duration) -> bool {
+        self.end();
+        let mut threads = std::mem::take(&mut self.threads);
+        // The guard is gone before anybody is waited for: a watch takes itself out at its end.
+        let watches = std::mem::take(&mut *self.shared.watches.lock());
+        threads.extend(watches.into_values().filter_map(|(_, thread)| thread));
+        threads.into_iter().map(|thread| thread.join(limit)).filter(|ended| !ended).count() == 0
+    }
+
+    fn end(&mut self) {
+        self.stop.set();
+        let actions = self.shared.desk.lock().stop();
+        self.shared.perform(actions);
+    }
+}
+
+impl Drop for SnapshotService {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+impl Shared {
+    /// Carries out what the desk decided. No lock is held here.
+    pub(super) fn perform(&self, actions: Vec<Action<Arc<Stream>, Reply>>) {
+        let mut actions = VecDeque::from(actions);
+        while let Some(action) = actions.pop_front() {
+            match action {
+                Action::Decode { epoch } => {
+                    if self.decoding.try_send(epoch).is_err() {
+                        let busy = Failure::Refused(SnapshotError::Busy);
+                        actions.extend(self.desk.lock().failed(self.clock.now(), epoch, busy));
+                    }
+                }
+                Action::Encode { epoch, stream, picture, scale } => {
+                    let job = EncodingJob { epoch, stream, picture, scale };
+                    if self.encoding.try_send(job).is_err() {
+                        let busy = Err(SnapshotError::Busy);
+                        actions.extend(self.desk.lock().encoded(self.clock.now(), epoch, scale, &busy));
+                    }
+                }
+                Action::Ring { stream } => stream.request_keyframe(),
+                Action::EndWatch { watch } => {
+                    let source = self.watches.lock().get_mut(&watch).and_then(|(source, _)| source.take());
+                    drop(source);
+                }
+                Action::Look => self.waker.wake(),
+                Action::Answer { reply, asked, result } => self.answer(reply, asked, result),
+            }
+        }
+    }
+
+    fn answer(&self, reply: Reply, asked: Instant, outcome: Outcome) {
+        let label = outcome.as_ref().map_or_else(SnapshotError::label, |_| "ok");
+        self.metrics.snapshots_total.with_label_values(&[label]).inc();
+        if outcome.is_ok() {
+            let seconds = self.clock.now().saturating_duration_since(asked).as_secs_f64();
+            self.metrics.snapshot_seconds.observe(seconds);
+        }
+        reply.call(outcome);
+    }
+
+    /// The body of a thread that does jobs until the service stops. A job that panics costs itself, not the thread.
+    fn work<T>(self: Arc<Self>, jobs: &Receiver<T>, job: impl Fn(&Arc<Self>, T)) {
+        loop {
+            select! {
+                recv(jobs) -> next => match next {
+                    Ok(next) => { let _ = threads::survive(|| job(&self, next)); }
+                    Err(_) => return,
+                },
+                recv(self.stop.channel()) -> _ => return,
+            }
+        }
+    }
+
+    fn decode(self: &Arc<Self>, epoch: u64) {
+        let Some((stream, deadline)) = self.desk.lock().begin(epoch) else { return };
+        let mut unfinished = Unfinished { shared: self, epoch, what: Job::Decode };
+        let decoding =
+            DecodeSettings { pixels_max: self.settings.pixels_max, run_limit: self.settings.limit };
+        let mut decoder = StreamDecoder::new(decoding, self.clock.clone(), self.metrics.clone());
+        let result = self.run(&mut decoder, &stream, deadline);
+        unfinished.what = Job::Done;
+        let now = self.clock.now();
+        match result {
+            Ok((picture, covers)) => {
+                let (watch, actions) = self.desk.lock().decoded(now, epoch, Arc::new(picture), covers);
+                self.perform(actions);
+                if let Some(number) = watch {
+                    self.watch(number, stream, decoder);
+                }
+            }
+            Err(failure) => {
+                tracing::debug!("no picture of stream {}: {failure:?}", stream.publication().name);
+                let actions = self.desk.lock().failed(now, epoch, failure);
+                self.perform(actions);
+            }
+        }
+    }
+
+    /// Decodes to the newest picture of the cache as it is now. The number is of the newest unit then.
+    fn run(
+        &self,
+        decoder: &mut StreamDecoder,
+        stream: &Stream,
+        mut deadline: Instant,
+    ) -> Result<(YuvPicture, u64), Failure> {
+        let nothing = || if stream.ended().is_some() { Failure::Ended } else { Failure::NoGroup };
+        let mut counted = false;
+        loop {
+            let gop = stream.gop();
+            let (Some(first), Some(newest)) = (gop.units.first(), gop.newest()) else {
+                return Err(nothing());
+            };
+            if !std::mem::replace(&mut counted, true) {
+                self.metrics.decode_runs_total.inc();
+            }
+            let error = match self.run_group(decoder, stream, &gop, deadline) {
+                Ok(Some(picture)) => return Ok((picture, newest.seq)),
+                Ok(None) => continue,
+                Err(error) => error,
+            };
+            return Err(match error {
+                DecodeError::OutOfTime => match self.desk.lock().deadline(stream.epoch()) {
+                    // Others have come meanwhile, who can wait longer.
+                    Some(later) if later > deadline => {
+                        deadline = later;
+                        continue;
+                    }
+                    _ => Failure::Refused(SnapshotError::Timeout),
+                },
+                error @ (DecodeError::Unsupported(_)
+                | DecodeError::Parameters
+                | DecodeError::TooLarge { .. }
+                | DecodeError::Start) => Failure::Refused(error.into()),
+                error => Failure::Unusable { first_seq: first.seq, error: error.into() },
+            });
+        }
+    }
+
+    /// `None`: a new group has begun that is sooner decoded than the rest of this one.
+    fn run_group(
+        &self,
+        decoder: &mut StreamDecoder,
+        stream: &Stream,
+        gop: &Gop,
+        deadline: Instant,
+    ) -> Result<Option<YuvPicture>, DecodeError> {
+        let target = newest_shown(gop).ok_or(DecodeError::NotInGop)?.seq;
+        let missing = decoder.missing(gop, target)?;
+        for (done, unit) in missing.iter().enumerate() {
+            let length = stream.gop_len();
+            if length > 0 && length < gop.units.len() && length < missing.len() - done {
+                return Ok(None);
+            }
+            if self.stop.is_set() || self.clock.now() >= deadline {
+                return Err(DecodeError::OutOfTime);
+            }
+            if let Some(picture) = decoder.step(unit, unit.seq == target)? {
+                return Ok(Some(picture));
+            }
+        }
+        Err(DecodeError::NotInGop)
+    }
+
+    fn watch(self: &Arc<Self>, number: u64, stream: Arc<Stream>, decoder: StreamDecoder) {
+        let stop = StopSource::new();
+        let token = stop.token();
+        // Before the thread runs: it takes itself out of the map at its end.
+        self.watches.lock().insert(number, (Some(stop), None));
+        let name = format!("watch-{number}");
+        let (shared, epoch) = (self.clone(), stream.epoch());
+        let body = move || {
+            let ending = EndingWatch { shared: &shared, epoch, number };
+            watch::follow(&shared, number, &stream, decoder, &token);
+            drop(ending);
+        };
+        match threads::spawn(name, STACK_CODEC_BYTES, body) {
+            Ok(thread) => {
+                if let Some((_, slot)) = self.watches.lock().get_mut(&number) {
+                    *slot = Some(thread);
+                }
+            }
+            // The body was dropped, and with it the guard's place: the desk must hear it from us.
+            Err(error) => {
+                tracing::warn!("no thread for a watched stream: {error}");
+                drop(EndingWatch { shared: self, epoch, number });
+            }
+        }
+    }
+
+    fn encode(self: &Arc<Self>, job: EncodingJob) {
+        let EncodingJob { epoch, stream, picture, scale } = job;
+        let mut unfinished = Unfinished { shared: self, epoch, what: Job::Encode(scale) };
+        let result = self.make(&stream, &picture, scale).map(Arc::new);
+        unfinished.what = Job::Done;
+        let actions = self.desk.lock().encoded(self.clock.now(), epoch, scale, &result);
+        self.perform(actions);
+    }
+
+    fn make(
+        &self,
+        stream: &Stream,
+        picture: &YuvPicture,
+        scale: Option<Scale>,
+    ) -> Result<Snapshot, SnapshotError> {
+        let mut rgb = colour::to_rgb(picture);
+        if let Some(scale) = scale {
+            rgb = scale.apply(rgb).map_err(SnapshotError::Scale)?;
+        }
+        let stream_name = stream.publication().name.as_str();
+        let captured = self.clock.wall_at(picture.arrived);
+        let sample_aspect_ratio = picture.params.display_sample_aspect_ratio();
+        let text = PngText { stream_name, captured, epoch: stream.epoch(), sample_aspect_ratio };
+        self.metrics.pictures_encoded_total.inc();
+        let png = png::encode(&rgb, &text).map_err(|error| SnapshotError::Encode(Arc::new(error)))?;
+        Ok(Snapshot {
+            stream_name: stream_name.to_owned(),
+            png: png.into(),
+            width: rgb.width,
+            height: rgb.height,
+            sample_aspect_ratio,
+            captured,
+            captured_at: picture.arrived,
+            epoch: stream.epoch(),
+            seq: picture.seq,
+            base64: Default::default(),
+        })
+    }
+
+    /// The body of `snapshot-desk`: sleeps until a deadline or until a stream that owes a keyframe has moved.
+    fn look_after(&self, mut waiter: Waiter) {
+        let mut owed: HashMap<u64, (Arc<Stream>, Subscription)> = HashMap::new();
+        while !self.stop.is_set() {
+            let now = self.clock.now();
+            let (actions, awaiting, next) = {
+                let mut desk = self.desk.lock();
+                (desk.look(now), desk.awaiting(), desk.next_look())
+            };
+            self.perform(actions);
+            owed.retain(|epoch, _| awaiting.iter().any(|(awaited, ..)| awaited == epoch));
+            for (epoch, stream, unusable) in awaiting {
+                // Subscribed first and looked at after: a keyframe in between is seen, and later ones wake us.
+                let (stream, subscription) = owed.entry(epoch).or_insert_with(|| {
+                    let subscription = stream.subscribe(KEYFRAME_QUEUE, Some(waiter.waker()));
+                    (stream, subscription)
+                });
+                subscription.live.receiver().try_iter().for_each(drop);
+                let actions = if stream.ended().is_some() {
+                    self.desk.lock().ended(epoch)
+                } else if stream.span().group.is_some_and(|group| Some(group.first_seq) != unusable) {
+                    self.desk.lock().keyframe_came(now, epoch)
+                } else {
+                    continue;
+                };
+                owed.remove(&epoch);
+                self.perform(actions);
+            }
+            if let Err(error) = waiter.wait_until(&[], now, next) {
+                tracing::error!("snapshot desk cannot sleep: {error}");
+                return;
+            }
+        }
+    }
+}
+
+enum Job {
+    Decode,
+    Encode(Option<Scale>),
+    Done,
+}
+
+/// A job at work. When it panics, those who wait for it are told.
+struct Unfinished<'a> {
+    shared: &'a Shared,
+    epoch: u64,
+    what: Job,
+}
+
+impl Drop for Unfinished<'_> {
+    fn drop(&mut self) {
+        let now = self.shared.clock.now();
+        let actions = match self.what {
+            Job::Done => return,
+            Job::Decode => {
+                let failure = Failure::Refused(SnapshotError::Internal);
+                self.shared.desk.lock().failed(now, self.epoch, failure)
+            }
+            Job::Encode(scale) => {
+                let failure = Err(SnapshotError::Internal);
+                self.shared.desk.lock().encoded(now, self.epoch, scale, &failure)
+            }
+        };
+        self.shared.perform(actions);
+    }
+}
+
+/// A watch at work: the desk hears of its end, however it ends.
+struct EndingWatch<'a> {
+    shared: &'a Shared,
+    epoch: u64,
+    number: u64,
+}
+
+impl Drop for EndingWatch<'_> {
+    fn drop(&mut self) {
+        let watch = self.shared.watches.lock().remove(&self.number);
+        drop(watch);
+        let actions = self.shared.desk.lock().watch_ended(self.shared.clock.now(), self.epoch, self.number);
+        self.shared.perform(actions);
+    }
+}

@@ -1,0 +1,134 @@
+//! A watched stream: a decoder in step, so that the next request costs conversion, PNG and the reply alone.
+
+use std::sync::Arc;
+
+use crossbeam_channel::{RecvTimeoutError, select};
+
+use super::service::Shared;
+use crate::base::stop::StopToken;
+use crate::hub::Stream;
+use crate::media::picture::YuvPicture;
+use crate::media::time::Timestamp;
+use crate::media::unit::{AccessUnit, MediaUnit};
+use crate::services::decode::{DecodeError, StreamDecoder};
+
+/// Units (of sound, too) that may wait for this thread: more than a second's.
+const LIVE_QUEUE: usize = 128;
+/// With more than this in the queue, a second of video, the decoder is not in step, and the watch ends.
+const LAG_MAX: usize = 30;
+
+/// Follows a stream from where `decoder` stands, and tells the desk of each new picture. Returns when nobody has asked
+/// for some time, the stream ended, the desk let it go, or this machine is too slow for it.
+pub(super) fn follow(
+    shared: &Shared,
+    number: u64,
+    stream: &Stream,
+    decoder: StreamDecoder,
+    stop: &StopToken,
+) {
+    let epoch = stream.epoch();
+    let subscription = stream.subscribe(LIVE_QUEUE, None);
+    let live = subscription.live.receiver();
+    let mut following = Following { decoder, newest: None, reorders: false, owed: false, last: None };
+    let report = |told: Told| {
+        let actions =
+            shared.desk.lock().watched(shared.clock.now(), (epoch, number), told.picture, told.covers);
+        shared.perform(actions);
+    };
+    let mut take = |unit: &AccessUnit, more: bool| match following.take(unit, more) {
+        Ok(told) => {
+            told.into_iter().for_each(report);
+            true
+        }
+        // The decoder has said what is wrong; until the next keyframe each unit says only that one is missing.
+        Err(DecodeError::Gap) => true,
+        Err(DecodeError::Damaged { .. } | DecodeError::NoPicture { .. } | DecodeError::Framing) => {
+            stream.request_keyframe();
+            true
+        }
+        Err(error) => {
+            tracing::debug!("watch of stream {} ends: {error}", stream.publication().name);
+            false
+        }
+    };
+    let backlog = subscription.backlog.units;
+    for (n, unit) in backlog.iter().enumerate() {
+        if stop.is_set() || !take(unit, n + 1 < backlog.len()) {
+            return;
+        }
+    }
+    drop(backlog);
+    loop {
+        let now = shared.clock.now();
+        let Some(until) = shared.desk.lock().watch_until(now, epoch, number) else { return };
+        let next = select! {
+            recv(live) -> unit => unit.map_err(|_| RecvTimeoutError::Disconnected),
+            recv(stop.channel()) -> _ => return,
+            default(until.saturating_duration_since(now)) => Err(RecvTimeoutError::Timeout),
+        };
+        let next = match next {
+            Ok(next) => next,
+            Err(RecvTimeoutError::Timeout) => continue,
+            Err(RecvTimeoutError::Disconnected) => {
+                let actions = shared.desk.lock().ended(epoch);
+                return shared.perform(actions);
+            }
+        };
+        let video = |unit| match unit {
+            MediaUnit::Video(unit) => Some(unit),
+            MediaUnit::Audio(_) => None,
+        };
+        let units: Vec<_> = std::iter::once(next).chain(live.try_iter()).filter_map(video).collect();
+        if units.len() > LAG_MAX || !units.iter().enumerate().all(|(n, unit)| take(unit, n + 1 < units.len()))
+        {
+            return;
+        }
+    }
+}
+
+/// What the desk is told: the stream's newest picture stands for unit `covers`; `picture` where it is another one.
+struct Told {
+    picture: Option<Arc<YuvPicture>>,
+    covers: u64,
+}
+
+struct Following {
+    decoder: StreamDecoder,
+    /// Presentation time of the picture that is shown last in this group.
+    newest: Option<Timestamp>,
+    /// B-frames were seen: a unit may be shown before one that was decoded earlier.
+    reorders: bool,
+    /// The picture that is shown last was decoded, and not copied.
+    owed: bool,
+    /// The picture told last, for its room when nobody else holds it any more.
+    last: Option<Arc<YuvPicture>>,
+}
+
+impl Following {
+    /// Takes the next unit. `more`: others wait behind it, so that its picture will not be the newest for long.
+    fn take(&mut self, unit: &AccessUnit, more: bool) -> Result<Option<Told>, DecodeError> {
+        self.reorders |= unit.bidirectional;
+        let later = |newest: Timestamp| unit.pts.since(newest).is_some_and(|by| !by.is_zero());
+        let shows = unit.key || !self.reorders || self.newest.is_none_or(later);
+        if shows {
+            self.newest = Some(unit.pts);
+        }
+        // What was decoded before the watch began is in the desk's hands already.
+        if self.decoder.last_seq().is_some_and(|last| unit.seq <= last) {
+            return Ok(None);
+        }
+        let wanted = shows && (!more || self.reorders);
+        let picture = self.decoder.step(unit, wanted)?;
+        self.owed = if shows { picture.is_none() } else { self.owed };
+        if self.owed {
+            return Ok(None);
+        }
+        let picture = picture.map(Arc::new);
+        if let Some(picture) = &picture
+            && let Some(unused) = self.last.replace(picture.clone()).and_then(Arc::into_inner)
+        {
+            self.decoder.recycle(unused);
+        }
+        Ok(Some(Told { picture, covers: unit.seq }))
+    }
+}
