@@ -16,6 +16,7 @@
 pub mod demux;
 pub mod dtls;
 pub mod ice;
+pub mod peer;
 pub mod rtp;
 pub mod sdp;
 pub mod signal;
