@@ -17,6 +17,8 @@ pub mod base;
 pub mod cli;
 pub mod conf;
 pub mod edge;
+#[doc(hidden)]
+pub mod fuzz;
 pub mod hub;
 pub mod media;
 pub mod proto;
