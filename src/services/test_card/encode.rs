@@ -1,10 +1,8 @@
 //! The card as H.264: the one door to the encoder.
 
 use std::ops::Range;
-use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
-use bytes::Bytes;
 use openh264::OpenH264API;
 use openh264::encoder::{
     BitRate, ColorPrimaries, Complexity, Encoder, EncoderConfig, FrameRate, FrameType, MatrixCoefficients,
@@ -16,8 +14,10 @@ use super::CardError;
 use super::draw::{I420, TestCard};
 use crate::base::clock::Clock;
 use crate::hub::Publisher;
+use crate::media::h264::assemble::{UnitBuilder, UnitTimes};
+use crate::media::h264::framing::{annex_b_units, append_annex_b};
 use crate::media::time::Timestamp;
-use crate::media::track::{Colour, Matrix, Rotation, VideoCodec, VideoParams};
+use crate::media::track::{Colour, Matrix};
 use crate::media::unit::AccessUnit;
 
 /// What kind of stream a card becomes.
@@ -52,8 +52,8 @@ pub struct CardEncoder {
     settings: CardSettings,
     card: TestCard,
     encoder: Encoder,
-    /// Of the units made last; `None` before the first.
-    params: Option<Arc<VideoParams>>,
+    /// Reads the encoder's output as any publisher's is read: so parameters say what the stream says.
+    units: UnitBuilder,
     since_key: u32,
     key_wanted: bool,
 }
@@ -73,7 +73,8 @@ impl CardEncoder {
         let colour = colour_of(&settings);
         let card = card(&settings, colour)?;
         let encoder = encoder(&settings, colour)?;
-        Ok(Self { settings, card, encoder, params: None, since_key: 0, key_wanted: true })
+        let units = UnitBuilder::new(PIXELS_MAX);
+        Ok(Self { settings, card, encoder, units, since_key: 0, key_wanted: true })
     }
 
     /// Frame `number` as an access unit that was captured at `arrived`; the card shows `wall`. Its time stamp is
@@ -98,34 +99,21 @@ impl CardEncoder {
         let ticks = i64::from(number) * 90_000 / i64::from(self.settings.frames_per_second.max(1));
         let time = openh264::Timestamp::from_millis(u64::try_from(ticks / 90).unwrap_or(0));
         let stream = self.encoder.encode_at(&Planes(picture), time).map_err(refused)?;
-        let key = match stream.frame_type() {
-            FrameType::IDR => true,
-            FrameType::I | FrameType::P => false,
-            other => return Err(CardError::Encoder(format!("no picture ({other:?})"))),
-        };
-        let mut found = Found::default();
+        if !matches!(stream.frame_type(), FrameType::IDR | FrameType::I | FrameType::P) {
+            return Err(CardError::Encoder(format!("no picture ({:?})", stream.frame_type())));
+        }
         for layer in (0..stream.num_layers()).filter_map(|index| stream.layer(index)) {
-            (0..layer.nal_count()).filter_map(|index| layer.nal_unit(index)).for_each(|nal| found.take(nal));
+            for nal in (0..layer.nal_count()).filter_map(|index| layer.nal_unit(index)) {
+                annex_b_units(nal).for_each(|nal| self.units.push(nal));
+            }
         }
-        if key {
-            self.note_params(found.sps, found.pps);
-            self.since_key = 0;
-        }
-        let params = self.params.clone().ok_or_else(|| CardError::Encoder("no parameter sets".into()))?;
-        self.since_key += 1;
-        self.key_wanted = false;
         let pts = Timestamp::video(ticks);
-        Ok(AccessUnit {
-            seq: 0,
-            arrived,
-            pts,
-            dts: pts,
-            key,
-            disposable: !found.referred_to,
-            bidirectional: false,
-            params,
-            data: found.data.into(),
-        })
+        let unit = self.units.finish(UnitTimes { arrived, pts, dts: pts });
+        let unit = unit.map_err(|error| CardError::Encoder(error.to_string()))?;
+        let unit = unit.ok_or_else(|| CardError::Encoder("no slice".into()))?;
+        self.since_key = if unit.key { 1 } else { self.since_key + 1 };
+        self.key_wanted = false;
+        Ok(unit)
     }
 
     /// Makes the next unit a keyframe.
@@ -151,20 +139,6 @@ impl CardEncoder {
     pub fn settings(&self) -> CardSettings {
         self.settings
     }
-
-    fn note_params(&mut self, sps: Vec<Bytes>, pps: Vec<Bytes>) {
-        let params = VideoParams {
-            codec: VideoCodec::H264 { sps, pps },
-            width: self.settings.width,
-            height: self.settings.height,
-            sample_aspect_ratio: (1, 1),
-            colour: self.card.colour(),
-            rotation: Rotation::None,
-        };
-        if self.params.as_deref() != Some(&params) {
-            self.params = Some(Arc::new(params));
-        }
-    }
 }
 
 /// Pushes the frames of these numbers into a stream at once, each marked as captured now: whole streams in no time,
@@ -184,28 +158,6 @@ pub fn push_cards(
     Ok(())
 }
 
-/// One unit as a byte stream (H.264 annex B), its parameter sets before each keyframe.
-#[must_use]
-pub fn annex_b(unit: &AccessUnit) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(unit.data.len() + 64);
-    let mut put = |nal: &[u8]| {
-        bytes.extend_from_slice(&[0, 0, 0, 1]);
-        bytes.extend_from_slice(nal);
-    };
-    if unit.key {
-        let VideoCodec::H264 { sps, pps } = &unit.params.codec;
-        sps.iter().chain(pps).for_each(|nal| put(nal));
-    }
-    let mut rest: &[u8] = &unit.data;
-    while let Some((length, after)) = rest.split_first_chunk::<4>() {
-        let length = (u32::from_be_bytes(*length) as usize).min(after.len());
-        let (nal, next) = after.split_at(length);
-        put(nal);
-        rest = next;
-    }
-    bytes
-}
-
 /// The frames of these numbers as one byte stream (H.264 annex B): for files and for other programs.
 ///
 /// # Errors
@@ -214,35 +166,10 @@ pub fn annex_b_run(settings: CardSettings, numbers: Range<u32>, clock: &Clock) -
     let mut encoder = CardEncoder::new(settings)?;
     let mut bytes = Vec::new();
     for number in numbers {
-        bytes.extend(annex_b(&encoder.encode(number, clock.now(), clock.wall())?));
+        let unit = encoder.encode(number, clock.now(), clock.wall())?;
+        append_annex_b(&unit, &mut bytes).map_err(|error| CardError::Encoder(error.to_string()))?;
     }
     Ok(bytes)
-}
-
-/// NAL units of one picture as they come from the encoder.
-#[derive(Default)]
-struct Found {
-    sps: Vec<Bytes>,
-    pps: Vec<Bytes>,
-    data: Vec<u8>,
-    referred_to: bool,
-}
-
-impl Found {
-    fn take(&mut self, nal: &[u8]) {
-        let nal = nal.strip_prefix(&[0, 0, 0, 1]).or_else(|| nal.strip_prefix(&[0, 0, 1])).unwrap_or(nal);
-        let Some(first) = nal.first() else { return };
-        // H.264 table 7-1: 7 is an SPS, 8 a PPS.
-        match first & 0x1f {
-            7 => self.sps.push(Bytes::copy_from_slice(nal)),
-            8 => self.pps.push(Bytes::copy_from_slice(nal)),
-            _ => {
-                self.referred_to |= first & 0x60 != 0;
-                self.data.extend_from_slice(&(nal.len() as u32).to_be_bytes());
-                self.data.extend_from_slice(nal);
-            }
-        }
-    }
 }
 
 struct Planes<'a>(&'a I420);
@@ -269,6 +196,9 @@ impl YUVSource for Planes<'_> {
         &self.0.v
     }
 }
+
+/// The encoder's own bound (3840×2160), in whole macroblocks.
+const PIXELS_MAX: u64 = 3840 * 2160;
 
 fn colour_of(settings: &CardSettings) -> Colour {
     settings.colour.unwrap_or_else(|| Colour::unsaid(settings.width, settings.height))

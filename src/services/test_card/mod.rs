@@ -17,7 +17,7 @@ mod tests;
 
 pub use demo::{DemoPublisher, DemoSettings};
 pub use draw::{BARS, I420, TestCard, bar_centre, read_number};
-pub use encode::{CardEncoder, CardSettings, annex_b, annex_b_run, push_cards};
+pub use encode::{CardEncoder, CardSettings, annex_b_run, push_cards};
 
 /// Smallest width and height of a card, in pixels: below it the blocks do not survive coding.
 pub const SIZE_MIN: (u32, u32) = (160, 90);

@@ -8,6 +8,7 @@ use openh264::formats::YUVSource as _;
 
 use super::*;
 use crate::base::clock::Clock;
+use crate::media::h264::framing::append_annex_b;
 use crate::media::track::{Colour, Matrix, VideoCodec};
 use crate::media::unit::AccessUnit;
 
@@ -67,7 +68,9 @@ impl Player {
     }
 
     fn play(&mut self, unit: &AccessUnit) -> I420 {
-        let picture = self.0.decode(&annex_b(unit)).unwrap().expect("one picture a unit");
+        let mut bytes = Vec::new();
+        append_annex_b(unit, &mut bytes).unwrap();
+        let picture = self.0.decode(&bytes).unwrap().expect("one picture a unit");
         let (width, height) = picture.dimensions();
         let plane = |samples: &[u8], stride: usize, width: usize, height: usize| {
             samples.chunks(stride).take(height).flat_map(|row| row[..width].to_vec()).collect::<Vec<_>>()
