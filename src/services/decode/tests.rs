@@ -71,7 +71,10 @@ fn a_damaged_or_missing_unit_gives_errors_until_the_next_idr_and_nothing_old() {
     let mut data = damaged.data[..cut].to_vec();
     data[..4].copy_from_slice(&u32::try_from(cut - 4).unwrap().to_be_bytes());
     damaged.data = data.into();
-    assert!(matches!(decoder.step(&damaged, true), Err(DecodeError::Damaged { seq: 2, .. })));
+    // Which of the two depends on what is cut off.
+    let error = decoder.step(&damaged, true).unwrap_err();
+    let refused = matches!(error, DecodeError::Damaged { seq: 2, .. } | DecodeError::NoPicture { seq: 2 });
+    assert!(refused, "{error}");
     for unit in &units[3..6] {
         assert_eq!(decoder.step(unit, true).unwrap_err(), DecodeError::Gap);
     }
