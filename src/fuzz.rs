@@ -2,16 +2,24 @@
 //!
 //! A function here panics when the parser breaks its promise, and for no other reason. Not part of the API.
 
+use std::collections::VecDeque;
 use std::path::Path;
+use std::time::Duration;
 
+use crate::base::clock::Clock;
 use crate::conf::written;
 use crate::edge::http::body::BodyCollector;
 use crate::edge::http::{HttpSettings, head};
-use crate::media::h264::assemble::UnitBuilder;
+use crate::media::h264::assemble::{UnitBuilder, UnitTimes};
 use crate::media::h264::sps::Sps;
 use crate::media::h264::undelayed::undelayed;
 use crate::media::h264::{framing, slice::SliceStart};
+use crate::media::time::Timestamp;
+use crate::proto::dtls::record;
+use crate::proto::rtp::depack_h264::{Depacketized, H264Depacketizer};
 use crate::proto::rtp::header::RtpPacket;
+use crate::proto::rtp::jitter::{Inserted, JitterBuffer};
+use crate::proto::rtp::{pack_h264, rtcp};
 use crate::proto::sdp::offer::Offer;
 use crate::proto::signal::message::FromClient;
 use crate::proto::stun::Binding;
@@ -25,10 +33,15 @@ pub type Target = (&'static str, fn(&[u8]));
 /// All targets.
 pub const TARGETS: &[Target] = &[
     ("avcc", avcc),
+    ("depack_h264", depack_h264),
+    ("dtls_records", dtls_records),
     ("h264_units", h264_units),
     ("http_body", http_body),
     ("http_head", http_head),
+    ("jitter", jitter),
     ("properties", properties),
+    ("roundtrip_h264", roundtrip_h264),
+    ("rtcp", rtcp),
     ("rtp_header", rtp_header),
     ("sdp_offer", sdp_offer),
     ("signal_message", signal_message),
@@ -50,13 +63,51 @@ pub fn avcc(data: &[u8]) {
     }
 }
 
+/// A run of packets, each one length byte and its payload; the length's high bits are marker, loss and new time.
+pub fn depack_h264(data: &[u8]) {
+    let mut depacketizer = H264Depacketizer::new(PIXELS_MAX);
+    let (now, mut out) = (Clock::manual().now(), VecDeque::new());
+    let (mut rest, mut timestamp, mut waits) = (data, 0_u32, true);
+    while let Some((&head, after)) = rest.split_first() {
+        let (payload, after) = after.split_at(usize::from(head & 0x1F).min(after.len()));
+        rest = after;
+        if head & 0x20 != 0 {
+            depacketizer.mark_lost(&mut out);
+        }
+        timestamp = timestamp.wrapping_add(u32::from(head & 0x40) << 6);
+        let bytes = pack_h264::packet(96, head & 0x80 != 0, 0, timestamp, 1, payload);
+        let packet = RtpPacket::parse(&bytes).expect("a packet of ours");
+        depacketizer.push(&packet, now, None, &mut out);
+        for output in out.drain(..) {
+            match output {
+                Depacketized::Gap => waits = true,
+                Depacketized::Unit(unit) => {
+                    assert!(unit.key || !waits, "a unit without what it refers to");
+                    assert!(framing::avcc_units(&unit.data).all(|nal| nal.is_ok()));
+                    waits = false;
+                }
+            }
+        }
+    }
+}
+
+/// A datagram of DTLS records.
+pub fn dtls_records(data: &[u8]) {
+    let bytes: usize = record::records(data).map(|record| record.bytes.len()).sum();
+    assert!(bytes <= data.len());
+}
+
 /// A stream of NAL units into access units.
 pub fn h264_units(data: &[u8]) {
     let mut builder = UnitBuilder::new(PIXELS_MAX);
-    for (number, nal) in framing::annex_b_units(data).enumerate() {
+    let now = Clock::manual().now();
+    for nal in framing::annex_b_units(data) {
         builder.push(nal);
-        if number % 3 == 2 {
-            builder.discard();
+        let times = UnitTimes { arrived: now, pts: Timestamp::video(0), dts: Timestamp::video(0) };
+        if nal.len() % 3 == 0
+            && let Ok(Some(unit)) = builder.finish(times)
+        {
+            assert!(framing::avcc_units(&unit.data).all(|nal| nal.is_ok()));
         }
     }
 }
@@ -82,6 +133,23 @@ pub fn http_head(data: &[u8]) {
     }
 }
 
+/// Sequence numbers in any order, with time going on: what leaves is in order, once, and within bounds.
+pub fn jitter(data: &[u8]) {
+    let clock = Clock::manual();
+    let mut buffer = JitterBuffer::new(Duration::from_millis(100));
+    for bytes in data.chunks_exact(3) {
+        let sequence = u16::from_be_bytes([bytes[0], bytes[1]]);
+        let inserted = buffer.insert(clock.now(), sequence, &bytes[..2]);
+        while let Some(popped) = buffer.pop(clock.now()) {
+            assert_eq!(popped.packet.len(), 2);
+        }
+        assert!(buffer.held() <= 4096 || inserted != Inserted::Held);
+        assert!(buffer.take_asks(clock.now(), 16).len() <= 16);
+        clock.advance(Duration::from_millis(u64::from(bytes[2])));
+        let _ = buffer.deadline(true);
+    }
+}
+
 /// A properties file.
 pub fn properties(data: &[u8]) {
     if let Ok(entries) = written::parse_file(Path::new("fuzz.properties"), data) {
@@ -89,6 +157,34 @@ pub fn properties(data: &[u8]) {
             let _ = written::nearest(&entry.name);
         }
     }
+}
+
+/// Packets made of an access unit give the same access unit back.
+pub fn roundtrip_h264(data: &[u8]) {
+    let mut builder = UnitBuilder::new(PIXELS_MAX);
+    framing::annex_b_units(data).for_each(|nal| builder.push(nal));
+    let now = Clock::manual().now();
+    let times = UnitTimes { arrived: now, pts: Timestamp::video(0), dts: Timestamp::video(0) };
+    let Ok(Some(unit)) = builder.finish(times) else { return };
+    if !unit.key {
+        return;
+    }
+    let payloads = pack_h264::pack(&unit, 100).expect("a unit of ours");
+    let (mut depacketizer, mut out) = (H264Depacketizer::new(PIXELS_MAX), VecDeque::new());
+    for (number, payload) in payloads.iter().enumerate() {
+        assert!(payload.len() <= 100);
+        let bytes = pack_h264::packet(96, number + 1 == payloads.len(), number as u16, 0, 1, payload);
+        let packet = RtpPacket::parse(&bytes).expect("a packet of ours");
+        depacketizer.push(&packet, now, None, &mut out);
+    }
+    let Some(Depacketized::Unit(back)) = out.pop_front() else { panic!("the unit is lost") };
+    assert_eq!((back.data, &back.params.codec), (unit.data, &unit.params.codec));
+    assert!(out.is_empty());
+}
+
+/// A compound RTCP packet.
+pub fn rtcp(data: &[u8]) {
+    let _ = rtcp::parse(data);
 }
 
 /// An RTP packet's header, extensions and padding.
