@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use prometheus::{
-    Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder,
+    Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
 };
 
 /// All counts of one server; clones share them.
@@ -23,6 +23,12 @@ pub struct Counts {
     pub connections_refused_total: IntCounterVec,
     /// Connections open now, all ports.
     pub connections: IntGauge,
+    /// Likewise by port.
+    pub connections_by_port: IntGaugeVec,
+    /// Streams published now; set when the metrics are read.
+    pub streams: IntGauge,
+    /// Panics caught since the process began; set when the metrics are read.
+    pub panics: IntGauge,
     /// Bad input, by `kind`: what it was that could not be used.
     pub bad_input_total: IntCounterVec,
     /// HTTP responses, by class of their status (`2xx` …).
@@ -75,6 +81,9 @@ impl Metrics {
             registry.register(Box::new(gauge.clone())).expect("distinct name");
             gauge
         };
+        let options = Opts::new("stillcast_connections_by_port", "Connections open now");
+        let connections_by_port = IntGaugeVec::new(options, &["port"]).expect("constant name");
+        registry.register(Box::new(connections_by_port.clone())).expect("distinct name");
         let buckets = vec![0.005, 0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 3.0];
         let options =
             HistogramOpts::new("stillcast_snapshot_seconds", "From request to picture").buckets(buckets);
@@ -84,6 +93,9 @@ impl Metrics {
             connections_total: counters("connections_total", "Connections accepted", "port"),
             connections_refused_total: counters("connections_refused_total", "Connections refused", "reason"),
             connections: gauge("connections", "Connections open now"),
+            connections_by_port,
+            streams: gauge("streams", "Streams published now"),
+            panics: gauge("panics", "Panics caught since the process began"),
             bad_input_total: counters("bad_input_total", "Input that could not be used", "kind"),
             http_responses_total: counters("http_responses_total", "HTTP responses", "class"),
             unknown_messages_total: counter("unknown_messages_total", "WebSocket messages not served"),
@@ -110,10 +122,28 @@ impl Metrics {
         self.0.bad_input_total.with_label_values(&[kind]).inc();
     }
 
+    /// Counts a connection as open on this port until the guard falls.
+    #[must_use]
+    pub fn connection_on(&self, port: &'static str) -> OpenConnection {
+        let gauge = self.0.connections_by_port.with_label_values(&[port]);
+        gauge.inc();
+        OpenConnection(gauge)
+    }
+
     /// The text exposition format.
     #[must_use]
     pub fn render(&self) -> String {
         TextEncoder::new().encode_to_string(&self.0.registry.gather()).unwrap_or_default()
+    }
+}
+
+/// A connection counted in [`Counts::connections_by_port`].
+#[derive(Debug)]
+pub struct OpenConnection(IntGauge);
+
+impl Drop for OpenConnection {
+    fn drop(&mut self) {
+        self.0.dec();
     }
 }
 

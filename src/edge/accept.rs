@@ -366,11 +366,13 @@ impl<F: Fn(Connection) + Send + Sync + 'static> Accepting<F> {
         self.serving.threads.lock().insert(number, thread_name.clone());
         let served = Served { serving: self.serving.clone(), number };
         let connection = Connection { stream, peer, local, number, stop: self.stop.clone() };
+        let on_port = self.metrics.connection_on(self.name);
         let serve = self.serve.clone();
         let spawned = threads::spawn(thread_name, self.stack_bytes, move || {
             // Dropped in reverse: the place is free before the owner hears that the thread is over.
             let _served = served;
             let _place = place;
+            let _on_port = on_port;
             serve(connection);
         });
         match spawned {

@@ -2,4 +2,6 @@
 
 pub mod accept;
 pub mod http;
+pub mod rest;
 pub mod tls;
+pub mod web;

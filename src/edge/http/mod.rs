@@ -21,6 +21,7 @@ use std::time::Duration;
 
 pub use connection::HttpServer;
 pub use head::HeadLimits;
+pub(crate) use response::reason;
 use rouille::{Request, Response};
 
 /// Bounds and patience of HTTP connections.

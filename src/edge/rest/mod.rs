@@ -1,0 +1,145 @@
+//! The REST interface (protocol document, section 9) and pictures by GET.
+//!
+//! A handler here parses, calls a service and hands on the result; [`error`] alone decides what a failure looks like.
+//! What the answers are made of belongs to the hub and to the services; pages and statistics to [`super::web`].
+
+pub mod access;
+pub mod error;
+mod pictures;
+mod snapshot;
+mod streams;
+
+use std::io::Read as _;
+
+use rouille::{Request, Response};
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use self::access::{CorsSettings, Credentials};
+use self::error::ApiError;
+use crate::base::clock::Clock;
+use crate::base::metrics::Metrics;
+use crate::hub::Registry;
+use crate::services::snapshot::Snapshots;
+
+/// Where the REST calls begin.
+const PREFIX: &str = "/rest-api/";
+
+/// Who may ask, and how we name ourselves.
+#[derive(Clone, Debug)]
+pub struct RestSettings {
+    /// What browsers are told about pages of other origins.
+    pub cors: CorsSettings,
+    /// The user who may ask; `None`: everybody (`disable_rest_auth`).
+    pub credentials: Option<Credentials>,
+    /// `nodeId` of stream objects: 32 random characters, `@`, an address; the same as long as the server runs.
+    pub node_id: String,
+}
+
+/// Answers REST calls and picture requests.
+#[derive(Clone, Debug)]
+pub struct Rest {
+    settings: RestSettings,
+    registry: Registry,
+    snapshots: Snapshots,
+    metrics: Metrics,
+    clock: Clock,
+}
+
+impl Rest {
+    /// An interface to these streams.
+    #[must_use]
+    pub fn new(
+        settings: RestSettings,
+        registry: Registry,
+        snapshots: Snapshots,
+        metrics: Metrics,
+        clock: Clock,
+    ) -> Self {
+        Self { settings, registry, snapshots, metrics, clock }
+    }
+
+    /// Whether [`Rest::handle`] answers requests for this path.
+    #[must_use]
+    pub fn serves(path: &str) -> bool {
+        path.starts_with(PREFIX) || path.starts_with(pictures::PREFIX)
+    }
+
+    /// Answers a REST call or a picture request; waits for the picture.
+    #[must_use]
+    pub fn handle(&self, request: &Request) -> Response {
+        self.guarded(request, |path| {
+            if path.starts_with(pictures::PREFIX) {
+                return match request.method() {
+                    "GET" | "HEAD" => pictures::take(&self.snapshots, request, || self.clock.now()),
+                    _ => Err(ApiError::method_not_allowed("GET, HEAD, OPTIONS")),
+                };
+            }
+            // Each call is served by both methods: helpers use GET for calls without arguments (section 9.1).
+            if !matches!(request.method(), "GET" | "HEAD" | "POST") {
+                return Err(ApiError::method_not_allowed("GET, HEAD, POST, OPTIONS"));
+            }
+            match path.strip_prefix(PREFIX).unwrap_or_default() {
+                "stream/snapshot" => snapshot::take(&self.snapshots, read_json(request)?),
+                "stream/find" => self.find(&read_json(request)?),
+                "stream/find_all" => self.find(&streams::Query::default()),
+                _ => Err(ApiError::not_found("No such call")),
+            }
+        })
+    }
+
+    /// Runs `body` for a request that is let in, and dresses the result: preflight, password and errors are the same for all
+    /// that is not a page. `body` is given the path without its query.
+    #[must_use]
+    pub fn guarded(
+        &self,
+        request: &Request,
+        body: impl FnOnce(&str) -> Result<Response, ApiError>,
+    ) -> Response {
+        let path = path_of(request);
+        let credentials = self.settings.credentials.as_ref();
+        let result = if request.method() == "OPTIONS" {
+            // A browser sends no password with its preflight.
+            Ok(self.settings.cors.preflight(credentials.is_some()))
+        } else if credentials.is_some_and(|credentials| !credentials.admit(request)) {
+            self.metrics.bad_input("http_password");
+            Err(ApiError::unauthorized())
+        } else {
+            body(path)
+        };
+        let response = result.unwrap_or_else(|error| self.fail(error, path));
+        self.settings.cors.apply(request, response)
+    }
+
+    /// The response for an error, also for paths that are not ours.
+    #[must_use]
+    pub fn fail(&self, error: ApiError, path: &str) -> Response {
+        error.into_response(path, self.clock.wall())
+    }
+
+    fn find(&self, query: &streams::Query) -> Result<Response, ApiError> {
+        streams::find(&self.registry, &self.settings.node_id, query).map(|found| Response::json(&found))
+    }
+}
+
+/// The path without its query, as it came.
+pub(crate) fn path_of(request: &Request) -> &str {
+    request.raw_url().split('?').next().unwrap_or_default()
+}
+
+/// Reads the body as a JSON object; a missing or blank one is an empty object. Keys that are not known are passed over,
+/// nesting is bounded by the parser (128 levels), the size by the connection.
+fn read_json<T: DeserializeOwned>(request: &Request) -> Result<T, ApiError> {
+    let mut body = Vec::new();
+    if let Some(mut data) = request.data() {
+        data.read_to_end(&mut body).map_err(|_| ApiError::bad_request("Body cannot be read"))?;
+    }
+    let body = if body.trim_ascii().is_empty() { b"{}".to_vec() } else { body };
+    let value: Value = serde_json::from_slice(&body)
+        .map_err(|error| ApiError::bad_request(format!("Malformed JSON: {error}")))?;
+    // An array would be taken too, field by field in their order.
+    if !value.is_object() {
+        return Err(ApiError::bad_request("Body must be a JSON object"));
+    }
+    serde_json::from_value(value).map_err(|error| ApiError::bad_request(format!("Bad request: {error}")))
+}

@@ -1,0 +1,179 @@
+//! `GET /snapshots/<stream name>.png`: the newest picture as it is, for `<img>`, cameras pages and `curl`.
+
+use std::io::Cursor;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rouille::percent_encoding::percent_decode_str;
+use rouille::{Request, Response, ResponseBody};
+use time::OffsetDateTime;
+use time::macros::format_description;
+
+use super::error::ApiError;
+use crate::services::scale::SIDE_MAX;
+use crate::services::snapshot::{Fit, Scale, Snapshot, SnapshotRequest, Snapshots};
+
+/// What stands before and after the stream name.
+pub(super) const PREFIX: &str = "/snapshots/";
+const SUFFIX: &str = ".png";
+
+/// Takes the picture that the request's path and query name.
+pub(super) fn take(
+    snapshots: &Snapshots,
+    request: &Request,
+    now: impl Fn() -> Instant,
+) -> Result<Response, ApiError> {
+    let wanted = Wanted::read(request)?;
+    let max_age = wanted.max_age;
+    let fit = wanted.scale.as_ref().map(|scale| scale.fit);
+    let request_to_service =
+        SnapshotRequest { stream_name: wanted.stream_name, scale: wanted.scale, max_age, limit: None };
+    let snapshot = snapshots.take(request_to_service).map_err(|error| ApiError::picture(&error))?;
+    let age = snapshot.age(now());
+    Ok(respond(request, snapshot, age, fit))
+}
+
+/// What a request asks for.
+#[derive(Debug, PartialEq)]
+struct Wanted {
+    stream_name: String,
+    scale: Option<Scale>,
+    max_age: Option<Duration>,
+}
+
+impl Wanted {
+    fn read(request: &Request) -> Result<Self, ApiError> {
+        let path = request.raw_url().split('?').next().unwrap_or_default();
+        let name = path.strip_prefix(PREFIX).and_then(|rest| rest.strip_suffix(SUFFIX));
+        let Some(name) = name.filter(|name| !name.is_empty()) else {
+            return Err(ApiError::not_found("A picture is found at /snapshots/<stream name>.png"));
+        };
+        // Decoded once: a name that itself holds a percent sign arrives as its owner spelt it.
+        let stream_name = percent_decode_str(name)
+            .decode_utf8()
+            .map_err(|_| ApiError::bad_request("Stream name is not UTF-8"))?
+            .into_owned();
+        let max_age = number(request, "maxAgeMs", 0..=u64::MAX)?.map(Duration::from_millis);
+        let side = |key| -> Result<Option<u32>, ApiError> {
+            let pixels = number(request, key, 1..=u64::from(SIDE_MAX))?;
+            Ok(pixels.and_then(|pixels| u32::try_from(pixels).ok()))
+        };
+        let (width, height) = (side("w")?, side("h")?);
+        let fit = match request.get_param("fit").as_deref() {
+            None | Some("contain") => Fit::Contain,
+            Some("cover") => Fit::Cover,
+            Some(_) => return Err(ApiError::bad_request("fit must be contain or cover")),
+        };
+        let scale = (width.is_some() || height.is_some()).then_some(Scale { width, height, fit });
+        Ok(Self { stream_name, scale, max_age })
+    }
+}
+
+/// A whole number of the query.
+fn number(
+    request: &Request,
+    key: &str,
+    range: std::ops::RangeInclusive<u64>,
+) -> Result<Option<u64>, ApiError> {
+    let Some(text) = request.get_param(key) else { return Ok(None) };
+    let value = text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok()).flatten();
+    match value {
+        Some(value) if range.contains(&value) => Ok(Some(value)),
+        _ => {
+            let (least, most) = (range.start(), range.end());
+            Err(ApiError::bad_request(format!("{key} must be a whole number from {least} to {most}")))
+        }
+    }
+}
+
+/// The PNG of a shared snapshot.
+struct Png(Arc<Snapshot>);
+
+impl AsRef<[u8]> for Png {
+    fn as_ref(&self) -> &[u8] {
+        &self.0.png
+    }
+}
+
+/// The picture with all that is known of it. `If-None-Match` is honoured; `If-Modified-Since` is not, as its seconds are
+/// too coarse for a stream.
+fn respond(request: &Request, snapshot: Arc<Snapshot>, age: Duration, fit: Option<Fit>) -> Response {
+    let format = format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:3]Z");
+    let captured = OffsetDateTime::from(snapshot.captured).format(&format).unwrap_or_default();
+    let fit = match fit {
+        None => "",
+        Some(Fit::Contain) => "-contain",
+        Some(Fit::Cover) => "-cover",
+    };
+    let etag =
+        format!("\"{:x}-{:x}-{}x{}{fit}\"", snapshot.epoch, snapshot.seq, snapshot.width, snapshot.height);
+    let length = snapshot.png.len();
+    let headers = [
+        ("ETag", etag),
+        ("Last-Modified", httpdate::fmt_http_date(snapshot.captured)),
+        ("Cache-Control", "no-store".to_owned()),
+        ("X-Capture-Time", captured),
+        ("X-Frame-Age-Ms", age.as_millis().to_string()),
+        ("X-Stream-Epoch", snapshot.epoch.to_string()),
+        ("X-Content-Type-Options", "nosniff".to_owned()),
+        ("Cross-Origin-Resource-Policy", "cross-origin".to_owned()),
+    ];
+    let response = Response {
+        data: ResponseBody::from_reader_and_size(Cursor::new(Png(snapshot)), length),
+        ..Response::from_data("image/png", Vec::new())
+    };
+    headers
+        .into_iter()
+        .fold(response, |response, (name, value)| response.with_additional_header(name, value))
+        .simplify_if_etag_match(request)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(url: &str) -> Result<Wanted, ApiError> {
+        Wanted::read(&Request::fake_http("GET", url, Vec::new(), Vec::new()))
+    }
+
+    #[test]
+    fn names_are_decoded_once_and_never_read_as_paths() {
+        for (url, name) in [
+            ("/snapshots/cam1.png", "cam1"),
+            ("/snapshots/cam%201.png?x=.png", "cam 1"),
+            ("/snapshots/..%2F..%2Fetc%2Fpasswd.png", "../../etc/passwd"),
+            ("/snapshots/../../etc/passwd.png", "../../etc/passwd"),
+            ("/snapshots/rtsp:%2F%2Fa%2Fb.png", "rtsp://a/b"),
+            ("/snapshots/100%2525.png", "100%25"),
+            ("/snapshots/a+b.png", "a+b"),
+            ("/snapshots/K%C3%BCche.png.png", "Küche.png"),
+        ] {
+            assert_eq!(read(url).unwrap().stream_name, name, "{url}");
+        }
+        assert_eq!(read("/snapshots/.png").unwrap_err().status(), 404);
+        assert_eq!(read("/snapshots/cam1.jpg").unwrap_err().status(), 404);
+        assert_eq!(read("/snapshots/%FF.png").unwrap_err().status(), 400);
+    }
+
+    #[test]
+    fn parameters_out_of_their_range_are_refused() {
+        let wanted = read("/snapshots/a.png?w=320&h=180&fit=cover&maxAgeMs=250&_=1").unwrap();
+        assert_eq!(wanted.scale, Some(Scale { width: Some(320), height: Some(180), fit: Fit::Cover }));
+        assert_eq!(wanted.max_age, Some(Duration::from_millis(250)));
+        let wanted = read("/snapshots/a.png?w=320").unwrap();
+        assert_eq!(wanted.scale, Some(Scale { width: Some(320), height: None, fit: Fit::Contain }));
+        assert_eq!(read("/snapshots/a.png?fit=contain").unwrap().scale, None);
+        for query in [
+            "w=0",
+            "w=-1",
+            "w=",
+            "h=8193",
+            "w=1e3",
+            "fit=fill",
+            "maxAgeMs=x",
+            "maxAgeMs=99999999999999999999",
+        ] {
+            assert_eq!(read(&format!("/snapshots/a.png?{query}")).unwrap_err().status(), 400, "{query}");
+        }
+    }
+}

@@ -1,0 +1,174 @@
+//! Streams as REST shows them (protocol document, section 9.3), and looking them up (section 9.4).
+
+use std::sync::Arc;
+use std::time::UNIX_EPOCH;
+
+use serde::{Deserialize, Serialize};
+
+use super::error::ApiError;
+use crate::hub::{Gop, Registry, Stream, StreamStatus};
+
+/// The body of `/stream/find`: what is given must match, what is not given does not matter.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub(super) struct Query {
+    media_session_id: Option<String>,
+    name: Option<String>,
+    published: Option<bool>,
+    display: Vec<String>,
+}
+
+/// The stream object. The order of the keys is that of the document's sample.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct StreamObject {
+    node_id: String,
+    app_key: String,
+    session_id: String,
+    media_session_id: String,
+    name: String,
+    published: bool,
+    has_video: bool,
+    has_audio: bool,
+    status: &'static str,
+    info: String,
+    sdp: String,
+    audio_codec: String,
+    video_codec: String,
+    record: bool,
+    width: u32,
+    height: u32,
+    bitrate: u32,
+    min_bitrate: u32,
+    max_bitrate: u32,
+    /// This and the next four describe a transcoding; there is none.
+    quality: u32,
+    history: bool,
+    gop: u32,
+    fps: u32,
+    audio_bitrate: u32,
+    codec_impl: &'static str,
+    transport: &'static str,
+    cvo_extension: bool,
+    create_date: u64,
+    media_type: &'static str,
+    audio_state: Muted,
+    video_state: Muted,
+    media_provider: &'static str,
+    #[serde(skip_serializing_if = "serde_json::Value::is_null")]
+    custom: serde_json::Value,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    metrics: Option<StreamMetrics>,
+}
+
+#[derive(Debug, Serialize)]
+struct Muted {
+    muted: bool,
+}
+
+/// What `display:["metrics"]` adds, measured over the current group of pictures.
+#[derive(Debug, PartialEq, Serialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+struct StreamMetrics {
+    video_width: u32,
+    video_height: u32,
+    /// Bits a second.
+    video_rate: u64,
+    video_fps: f64,
+    /// Pictures that hold a B slice.
+    video_b_frames: usize,
+}
+
+/// All streams that match.
+///
+/// # Errors
+/// 404 when none does.
+pub(super) fn find(registry: &Registry, node_id: &str, query: &Query) -> Result<Vec<StreamObject>, ApiError> {
+    let with_metrics = query.display.iter().any(|what| what == "metrics");
+    let matches = |stream: &Arc<Stream>| {
+        let publication = stream.publication();
+        query.name.as_ref().is_none_or(|name| *name == publication.name.as_str())
+            && query.media_session_id.as_ref().is_none_or(|id| *id == publication.media_session_id.as_str())
+            // There are no players yet: whatever is listed is somebody's publication.
+            && query.published != Some(false)
+    };
+    let found: Vec<_> = registry
+        .list()
+        .iter()
+        .filter(|stream| matches(stream))
+        .map(|stream| describe(stream, node_id, with_metrics))
+        .collect();
+    if found.is_empty() { Err(ApiError::not_found("Stream not found")) } else { Ok(found) }
+}
+
+fn describe(stream: &Stream, node_id: &str, with_metrics: bool) -> StreamObject {
+    let publication = stream.publication();
+    let facts = stream.facts();
+    let (width, height) = facts.video.as_ref().map_or((0, 0), |params| params.display_size());
+    let [bitrate, min_bitrate, max_bitrate] = publication.bitrates_kbps;
+    let created = publication.created.duration_since(UNIX_EPOCH).unwrap_or_default();
+    StreamObject {
+        node_id: node_id.to_owned(),
+        app_key: publication.app_key.clone(),
+        session_id: publication.session_id.clone(),
+        media_session_id: publication.media_session_id.to_string(),
+        name: publication.name.to_string(),
+        published: true,
+        has_video: publication.has_video,
+        has_audio: publication.has_audio,
+        status: match facts.status {
+            StreamStatus::Pending => "PENDING",
+            StreamStatus::Publishing => "PUBLISHING",
+            StreamStatus::Ended => "UNPUBLISHED",
+        },
+        info: stream.ended().map(|reason| reason.to_string()).unwrap_or_default(),
+        sdp: without_secrets(&publication.sdp),
+        audio_codec: publication.audio_codec.clone(),
+        video_codec: publication.video_codec.clone(),
+        record: publication.record,
+        width,
+        height,
+        bitrate,
+        min_bitrate,
+        max_bitrate,
+        quality: 0,
+        history: false,
+        gop: 0,
+        fps: 0,
+        audio_bitrate: 0,
+        codec_impl: "",
+        transport: publication.protocol.transport(),
+        cvo_extension: publication.cvo_extension,
+        create_date: u64::try_from(created.as_millis()).unwrap_or(u64::MAX),
+        media_type: "publish",
+        audio_state: Muted { muted: facts.audio_muted },
+        video_state: Muted { muted: facts.video_muted },
+        media_provider: publication.protocol.media_provider(),
+        custom: publication.custom.clone(),
+        metrics: with_metrics.then(|| measure(&stream.gop(), width, height)),
+    }
+}
+
+/// An offer without what lets others into its ICE session or tells where its publisher sits.
+fn without_secrets(sdp: &str) -> String {
+    const LEFT_OUT: [&str; 4] = ["a=ice-pwd:", "a=candidate:", "a=crypto:", "a=key-mgmt:"];
+    sdp.split_inclusive('\n').filter(|line| !LEFT_OUT.iter().any(|start| line.starts_with(start))).collect()
+}
+
+/// Rates between the arrivals of the first and the newest unit. The first one's bytes came before that time, so they are
+/// left out of it.
+fn measure(gop: &Gop, video_width: u32, video_height: u32) -> StreamMetrics {
+    let seconds = match (gop.units.first(), gop.units.last()) {
+        (Some(first), Some(last)) => last.arrived.saturating_duration_since(first.arrived).as_secs_f64(),
+        _ => 0.0,
+    };
+    let bytes: usize = gop.units.iter().skip(1).map(|unit| unit.data.len()).sum();
+    let per_second = |amount: f64| if seconds > 0.0 { amount / seconds } else { 0.0 };
+    StreamMetrics {
+        video_width,
+        video_height,
+        video_rate: per_second(bytes as f64 * 8.0).round() as u64,
+        video_fps: (per_second(gop.units.len().saturating_sub(1) as f64) * 10.0).round() / 10.0,
+        video_b_frames: gop.units.iter().filter(|unit| unit.bidirectional).count(),
+    }
+}

@@ -1,0 +1,121 @@
+//! Everything under one address: pages, statistics, metrics and health here, REST and pictures in [`super::rest`].
+//!
+//! The demo pages lie in `pages/`, are part of the binary, and are served under both prefixes that manuals print.
+
+mod files;
+mod statistics;
+
+use std::path::PathBuf;
+
+use rouille::{Request, Response};
+
+use self::files::Files;
+use self::statistics::Statistics;
+use crate::base::clock::Clock;
+use crate::base::metrics::Metrics;
+use crate::base::threads;
+use crate::edge::http::{Handler, RequestError};
+use crate::edge::rest::error::ApiError;
+use crate::edge::rest::{Rest, path_of};
+use crate::hub::Registry;
+
+/// Where the demo page is.
+pub const DEMO_PAGE: &str = "/client2/examples/demo/streaming/stream-snapshot/stream-snapshot.html";
+
+/// The web client's prefixes, the same below both.
+const PREFIXES: [&str; 2] = ["/client2/", "/client/"];
+/// Where recordings will be found, below a prefix: never a folder of pages.
+const RECORDS: &str = "records";
+
+/// What pages are served.
+#[derive(Clone, Debug)]
+pub struct WebSettings {
+    /// A folder whose files stand over the embedded pages, `None`: the embedded pages alone (`web_dir`).
+    pub web_dir: Option<PathBuf>,
+}
+
+/// Answers every request to the HTTP ports.
+#[derive(Debug)]
+pub struct Site {
+    rest: Rest,
+    files: Files,
+    statistics: Statistics,
+    registry: Registry,
+    metrics: Metrics,
+}
+
+impl Site {
+    /// The site over these parts.
+    #[must_use]
+    pub fn new(
+        settings: WebSettings,
+        rest: Rest,
+        registry: Registry,
+        metrics: Metrics,
+        clock: Clock,
+    ) -> Self {
+        let statistics = Statistics::new(registry.clone(), metrics.clone(), clock);
+        Self { rest, files: Files::new(settings.web_dir), statistics, registry, metrics }
+    }
+
+    /// `/health`: for load balancers and people; open to everybody, as it tells nothing about streams but their number.
+    fn health(&self) -> Response {
+        let body = serde_json::json!({
+            "status": "ok",
+            "version": env!("CARGO_PKG_VERSION"),
+            "streams": self.registry.len(),
+        });
+        Response::json(&body).with_additional_header("Cache-Control", "no-store")
+    }
+
+    fn metrics(&self) -> Response {
+        self.metrics.streams.set(i64::try_from(self.registry.len()).unwrap_or(i64::MAX));
+        self.metrics.panics.set(i64::try_from(threads::panics()).unwrap_or(i64::MAX));
+        Response::from_data("text/plain; version=0.0.4; charset=utf-8", self.metrics.render())
+    }
+
+    /// Pages and what stands beside them; `None` when there is nothing at this path.
+    fn page(&self, request: &Request, path: &str) -> Option<Response> {
+        let to_demo = || Response::redirect_302(DEMO_PAGE);
+        if matches!(path, "/" | "/client" | "/client2") {
+            return Some(to_demo());
+        }
+        let rest = PREFIXES.iter().find_map(|prefix| path.strip_prefix(prefix))?;
+        if rest.is_empty() {
+            return Some(to_demo());
+        }
+        if rest.split('/').next().is_some_and(|first| first.eq_ignore_ascii_case(RECORDS)) {
+            return None;
+        }
+        self.files.get(request, rest)
+    }
+}
+
+impl Handler for Site {
+    fn handle(&self, request: &Request) -> Response {
+        let path = path_of(request);
+        if Rest::serves(path) {
+            return self.rest.handle(request);
+        }
+        let is_statistics = path == "/" && request.get_param("action").as_deref() == Some("stat");
+        if is_statistics || path == "/metrics" {
+            return self.rest.guarded(request, |_| match request.method() {
+                "GET" | "HEAD" if is_statistics => Ok(self.statistics.respond(request)),
+                "GET" | "HEAD" => Ok(self.metrics()),
+                _ => Err(ApiError::method_not_allowed("GET, HEAD, OPTIONS")),
+            });
+        }
+        if !matches!(request.method(), "GET" | "HEAD") {
+            return self.rest.fail(ApiError::method_not_allowed("GET, HEAD"), path);
+        }
+        let response = match path {
+            "/health" => Some(self.health()),
+            _ => self.page(request, path),
+        };
+        response.unwrap_or_else(|| self.rest.fail(ApiError::not_found("Not found"), path))
+    }
+
+    fn refuse(&self, error: RequestError, path: &str) -> Response {
+        self.rest.fail(error.into(), path)
+    }
+}
