@@ -262,6 +262,7 @@ fn no_source_file_outgrows_its_room() {
 fn each_module_says_what_belongs_in_it() {
     let silent: Vec<_> = source()
         .iter()
+        .filter(|path| !path.ends_with("tests.rs"))
         .filter(|path| !fs::read_to_string(path).unwrap().starts_with("//! "))
         .map(|path| name_of(path))
         .collect();

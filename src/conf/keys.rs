@@ -121,7 +121,7 @@ keys! {
         /// Highest bit rate in kbit/s that a publisher is allowed.
         "video_bitrate_max_kbps" = "10000" => video_bitrate_max_kbps: u64, Whole { from: 100, to: 1_000_000 };
         /// Largest picture: a stream with more pixels than this size has is not decoded.
-        "pixels_max" = "8192x4352" => pixels_max: (u32, u32), FrameSize { side_max: 16_384 };
+        "pixels_max" = "8192x4352" => pixels_max: (u32, u32), FrameSize { side_max: 16_384, multiple_of: 1 };
         /// Access units kept of each stream since its last keyframe. A longer group of pictures is dropped, and
         /// pictures then wait for the next keyframe.
         "gop_units_max" = "600" => gop_units_max: u64, Whole { from: 1, to: 100_000 };
@@ -173,11 +173,11 @@ keys! {
     }
     "Demo" {
         /// Size of the test card that `--demo` publishes.
-        "demo_size" = "1280x720" => demo_size: (u32, u32), FrameSize { side_max: 4096 };
+        "demo_size" = "1280x720" => demo_size: (u32, u32), FrameSize { side_max: 4096, multiple_of: 2 };
         /// Its frames a second.
         "demo_fps" = "30" => demo_fps: u64, Whole { from: 1, to: 120 };
-        /// Its bit rate in kbit/s.
-        "demo_bitrate_kbps" = "2000" => demo_bitrate_kbps: u64, Whole { from: 100, to: 100_000 };
+        /// Its frames from one keyframe to the next.
+        "demo_keyframe_interval" = "60" => demo_keyframe_interval: u64, Whole { from: 1, to: 10_000 };
     }
     "Logging" {
         /// What is logged to standard error: a level, and perhaps other levels for parts of the program.

@@ -341,6 +341,8 @@ impl<T: Clone + Sync> Kind for Choice<T> {
 pub struct FrameSize {
     /// Longest side, in pixels.
     pub side_max: u32,
+    /// What both sides must be multiples of.
+    pub multiple_of: u32,
 }
 
 impl Kind for FrameSize {
@@ -348,13 +350,18 @@ impl Kind for FrameSize {
 
     fn parse(&self, text: &str) -> Option<(u32, u32)> {
         let (width, height) = text.split_once(['x', '×'])?;
-        let side =
-            |text: &str| text.trim().parse::<u32>().ok().filter(|side| (16..=self.side_max).contains(side));
+        let side = |text: &str| {
+            text.trim()
+                .parse::<u32>()
+                .ok()
+                .filter(|side| (16..=self.side_max).contains(side) && side % self.multiple_of == 0)
+        };
         Some((side(width)?, side(height)?))
     }
 
     fn expected(&self) -> String {
-        format!("width x height in pixels, each from 16 to {}, such as 1280x720", self.side_max)
+        let even = if self.multiple_of == 2 { " and even" } else { "" };
+        format!("width x height in pixels, each from 16 to {}{even}, such as 1280x720", self.side_max)
     }
 }
 
@@ -444,7 +451,8 @@ mod tests {
 
     #[test]
     fn frame_sizes_have_two_bounded_sides() {
-        let kind = FrameSize { side_max: 16384 };
+        let kind = FrameSize { side_max: 16384, multiple_of: 2 };
+        assert_eq!(kind.parse("1280x721"), None);
         assert_eq!(kind.parse("8192x4352"), Some((8192, 4352)));
         assert_eq!(kind.parse("8192"), None);
         assert_eq!(kind.parse("0x720"), None);

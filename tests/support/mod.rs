@@ -1,0 +1,4 @@
+//! What end-to-end tests share: the server as a library and as a process, clients of each protocol.
+
+pub mod process;
+pub mod server;
