@@ -2,18 +2,22 @@
 //!
 //! [`App`] owns every handle. Whoever holds it can read the addresses that were opened, so that tests run on ports 0.
 
+mod settings;
+
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::base::clock::Clock;
 use crate::base::metrics::Metrics;
 use crate::conf::Config;
-use crate::edge::accept::{AcceptSettings, Acceptor, Connection, ConnectionLimits, Connections};
-use crate::edge::tls::{self, TlsError, TlsSettings};
-use crate::hub::{GopLimits, Registry};
-use crate::services::test_card::{CardError, CardSettings, DemoPublisher, DemoSettings};
+use crate::edge::accept::{Acceptor, Connections};
+use crate::edge::tls::TlsError;
+use crate::hub::Registry;
+use crate::services::auto::AutoSnapshots;
+use crate::services::snapshot::{SnapshotService, Snapshots};
+use crate::services::test_card::{CardError, DemoPublisher};
 
 /// Why the server does not start.
 #[derive(Debug, thiserror::Error)]
@@ -41,6 +45,14 @@ pub enum StartError {
     /// The TLS ports have no certificate.
     #[error("no certificate for the TLS ports")]
     Tls(#[from] TlsError),
+    /// The system refuses threads or file descriptors.
+    #[error("cannot start {what}")]
+    Service {
+        /// What needs them.
+        what: &'static str,
+        /// What the system says.
+        source: io::Error,
+    },
     /// The test card cannot be published.
     #[error("cannot publish the test card")]
     Demo(#[from] CardError),
@@ -79,8 +91,10 @@ pub struct App {
     metrics: Metrics,
     registry: Registry,
     connections: Connections,
-    doors: Vec<Door>,
+    snapshots: SnapshotService,
+    auto: Option<AutoSnapshots>,
     demo: Option<DemoPublisher>,
+    doors: Vec<Door>,
     acceptors: Vec<(&'static str, Acceptor)>,
 }
 
@@ -97,26 +111,32 @@ impl App {
         })?;
         let clock = Clock::real();
         let metrics = Metrics::new();
-        let registry = Registry::new(
-            GopLimits { units: size(config.gop_units_max), bytes: config.gop_bytes_max },
-            size(config.streams_max),
-        );
-        let limits = ConnectionLimits {
-            total: size(config.connections_max),
-            per_address: size(config.connections_per_address_max),
-        };
-        let connections = Connections::new(limits, metrics.clone());
+        let registry = settings::registry(config);
+        let failed = |what| move |source| StartError::Service { what, source };
+        let snapshots = SnapshotService::start(
+            settings::snapshots(config),
+            registry.clone(),
+            clock.clone(),
+            metrics.clone(),
+        )
+        .map_err(failed("snapshots"))?;
         let mut app = Self {
+            connections: Connections::new(settings::connections(config), metrics.clone()),
             clock,
             metrics,
             registry,
-            connections,
-            doors: Vec::new(),
+            snapshots,
+            auto: None,
             demo: None,
+            doors: Vec::new(),
             acceptors: Vec::new(),
         };
+        if let Some(auto) = settings::automatic_snapshots(config) {
+            let auto = AutoSnapshots::start(auto, &app.registry, app.clock.clone(), app.metrics.clone());
+            app.auto = Some(auto.map_err(failed("automatic snapshots"))?);
+        }
         if demo {
-            app.demo = Some(DemoPublisher::start(demo_settings(config), &app.registry, app.clock.clone())?);
+            app.demo = Some(DemoPublisher::start(settings::demo(config), &app.registry, app.clock.clone())?);
         }
         Ok(app)
     }
@@ -139,6 +159,12 @@ impl App {
         &self.registry
     }
 
+    /// Pictures on request.
+    #[must_use]
+    pub fn snapshots(&self) -> Snapshots {
+        self.snapshots.handle()
+    }
+
     /// The counts.
     #[must_use]
     pub fn metrics(&self) -> &Metrics {
@@ -155,37 +181,27 @@ impl App {
     #[must_use]
     pub fn stop(mut self) -> Vec<String> {
         let deadline = self.clock.now() + STOP_LIMIT;
+        let clock = self.clock.clone();
+        let left = || deadline.saturating_duration_since(clock.now());
         let mut stuck = Vec::new();
+        let mut note = |ended: bool, what: &str| {
+            if !ended {
+                stuck.push(what.to_owned());
+            }
+        };
         for (_, acceptor) in &mut self.acceptors {
             acceptor.begin_stop();
         }
-        if self.demo.take().is_some_and(|demo| !demo.stop()) {
-            stuck.push("test card".to_owned());
+        if let Some(demo) = self.demo.take() {
+            note(demo.stop(), "test card");
         }
-        for (name, acceptor) in std::mem::take(&mut self.acceptors) {
-            if !acceptor.stop(&self.clock, left(&self.clock, deadline)) {
-                stuck.push(format!("connections of {name}"));
-            }
+        if let Some(auto) = self.auto.take() {
+            note(auto.stop(), "automatic snapshots");
+        }
+        note(self.snapshots.stop(left().min(Duration::from_secs(1))), "snapshots");
+        for (name, acceptor) in self.acceptors {
+            note(acceptor.stop(&clock, left()), name);
         }
         stuck
     }
-}
-
-fn left(clock: &Clock, deadline: Instant) -> Duration {
-    deadline.saturating_duration_since(clock.now())
-}
-
-/// A number from the configuration as a size; the table of keys keeps it far below the bound.
-fn size(number: u64) -> usize {
-    usize::try_from(number).unwrap_or(usize::MAX)
-}
-
-fn demo_settings(config: &Config) -> DemoSettings {
-    let (width, height) = config.demo_size;
-    let card = CardSettings {
-        frames_per_second: u32::try_from(config.demo_fps).unwrap_or(30),
-        keyframe_interval: u32::try_from(config.demo_keyframe_interval).unwrap_or(60),
-        ..CardSettings::sized(width, height)
-    };
-    DemoSettings { card, ..DemoSettings::standard() }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::kinds::{
     Address, Addresses, AnyKind, Bytes, Choice, FrameSize, Kind, Line, ListenPort, LogLevel, Milliseconds,
-    OptionalPath, Password, Path, Secret, Switch, SwitchAndSeconds, Whole, Words,
+    OptionalPath, Password, Path, Port, Secret, Switch, SwitchAndSeconds, Whole, Words,
 };
 
 /// One key of the table.
@@ -79,10 +79,11 @@ keys! {
         "legacy_https.port" = "8888" => legacy_https_port: Option<u16>, ListenPort;
         /// The same over HTTP once more; older installations used 9091. Closed unless a port is named.
         "legacy_http.port" = "" => legacy_http_port: Option<u16>, ListenPort;
-        /// First UDP port for media. Each publication has one port while it lasts.
-        "media_port_from" = "31001" => media_port_from: u64, Whole { from: 1, to: 65_535 };
+        /// First UDP port for media. Each publication has one port while it lasts. 0, here and as the last port, takes
+        /// any free one.
+        "media_port_from" = "31001" => media_port_from: u16, Port;
         /// Last UDP port for media.
-        "media_port_to" = "32000" => media_port_to: u64, Whole { from: 1, to: 65_535 };
+        "media_port_to" = "32000" => media_port_to: u16, Port;
         /// Receive buffer of a media socket, as asked of the system.
         "rtp_receive_buffer_size" = "131072" => rtp_receive_buffer_size: usize, Bytes { from: 4096, to: 1 << 28 };
         /// Send buffer of a media socket, as asked of the system.
@@ -142,7 +143,10 @@ keys! {
         "snapshot_decoders" = "0" => snapshot_decoders: u64, Whole { from: 0, to: 256 };
         /// Threads that make PNG files of decoded pictures. 0: one for each processor, two at least.
         "snapshot_encoders" = "0" => snapshot_encoders: u64, Whole { from: 0, to: 256 };
-        /// Requests that may wait for a decoder; more are refused at once as "busy".
+        /// Frames to decode from which on the publisher is asked for a keyframe as well, where it can make one; whichever
+        /// picture is ready first is taken.
+        "snapshot_keyframe_frames" = "30" => snapshot_keyframe_frames: u64, Whole { from: 1, to: 100_000 };
+        /// Streams that may wait for a decoder; requests for more are refused at once.
         "snapshot_queue_max" = "32" => snapshot_queue_max: u64, Whole { from: 1, to: 10_000 };
     }
     "Automatic snapshots" {
@@ -154,8 +158,8 @@ keys! {
         "snapshot_auto_naming" = "mediaSessionId" => snapshot_auto_naming: SnapshotNaming, Choice(&[("mediaSessionId", SnapshotNaming::MediaSessionId), ("streamName", SnapshotNaming::StreamName)]);
         /// Frames for one picture: 30 writes every thirtieth.
         "snapshot_auto_rate" = "30" => snapshot_auto_rate: u64, Whole { from: 1, to: 1_000_000 };
-        /// Pictures kept in each folder; the oldest are removed.
-        "snapshot_auto_retention" = "20" => snapshot_auto_retention: u64, Whole { from: 1, to: 10_000_000 };
+        /// Pictures kept in each folder; the oldest are removed. 0 keeps all.
+        "snapshot_auto_retention" = "20" => snapshot_auto_retention: u64, Whole { from: 0, to: 10_000_000 };
     }
     "REST" {
         /// Whether REST and picture requests are served without a user name and password.

@@ -62,6 +62,22 @@ impl Kind for ListenPort {
     }
 }
 
+/// A port; 0 stands for any free one.
+#[derive(Debug)]
+pub struct Port;
+
+impl Kind for Port {
+    type Value = u16;
+
+    fn parse(&self, text: &str) -> Option<u16> {
+        text.parse().ok()
+    }
+
+    fn expected(&self) -> String {
+        "a port from 1 to 65535, or 0 for any free port".into()
+    }
+}
+
 /// A whole number inside bounds, which are part of the range.
 #[derive(Debug)]
 pub struct Whole {

@@ -49,7 +49,7 @@ fn the_command_line_beats_the_environment_beats_the_file_beats_the_default() {
 
 #[test]
 fn every_wrong_value_is_told_with_file_line_key_and_what_was_expected() {
-    let faults = faults("# ports\nws.port = many\n\nsnapshot_auto_naming=login\nmedia_port_from=0\n");
+    let faults = faults("# ports\nws.port = many\n\nsnapshot_auto_naming=login\nmedia_port_from=65536\n");
     assert_eq!(faults.len(), 3, "{faults:?}");
     assert!(
         faults.contains(

@@ -1,0 +1,97 @@
+//! From the configuration to what each service asks for.
+
+use std::num::NonZeroU64;
+use std::time::Duration;
+
+use crate::conf::{Config, SnapshotNaming};
+use crate::edge::accept::ConnectionLimits;
+use crate::hub::{GopLimits, Registry};
+use crate::services::auto::{AutoSettings, Naming};
+use crate::services::decode::DecodeSettings;
+use crate::services::snapshot::SnapshotSettings;
+use crate::services::test_card::{CardSettings, DemoSettings};
+
+/// A number from the configuration in a narrower type; the table of keys keeps it far below the bound.
+fn narrow<T: TryFrom<u64> + Bounded>(number: u64) -> T {
+    T::try_from(number).unwrap_or(T::MAX)
+}
+
+/// A number with a greatest value.
+trait Bounded {
+    const MAX: Self;
+}
+
+impl Bounded for usize {
+    const MAX: Self = Self::MAX;
+}
+
+impl Bounded for u32 {
+    const MAX: Self = Self::MAX;
+}
+
+pub(super) fn registry(config: &Config) -> Registry {
+    let limits = GopLimits { units: narrow(config.gop_units_max), bytes: config.gop_bytes_max };
+    Registry::new(limits, narrow(config.streams_max))
+}
+
+pub(super) fn connections(config: &Config) -> ConnectionLimits {
+    ConnectionLimits {
+        total: narrow(config.connections_max),
+        per_address: narrow(config.connections_per_address_max),
+    }
+}
+
+/// Most pixels of a coded picture.
+pub(super) fn pixels_max(config: &Config) -> u64 {
+    let (width, height) = config.pixels_max;
+    u64::from(width) * u64::from(height)
+}
+
+/// How many threads 0 stands for: one a processor, two at least, so that one slow stream does not hold all others up.
+fn threads(configured: u64) -> usize {
+    match narrow(configured) {
+        0 => std::thread::available_parallelism().map_or(2, |processors| processors.get().max(2)),
+        number => number,
+    }
+}
+
+pub(super) fn snapshots(config: &Config) -> SnapshotSettings {
+    SnapshotSettings {
+        limit: config.snapshot_taking_interval,
+        attempts: narrow(config.snapshot_taking_attempts),
+        watch: config.snapshot_watch,
+        watched_max: narrow(config.snapshot_watched_max),
+        decoders: threads(config.snapshot_decoders),
+        encoders: threads(config.snapshot_encoders),
+        queue_max: narrow(config.snapshot_queue_max),
+        keyframe_units: config.snapshot_keyframe_frames,
+        pixels_max: pixels_max(config),
+    }
+}
+
+/// Longest time that an automatic picture may be decoded for: past it the machine is too slow for the rate anyway.
+const AUTO_RUN_LIMIT: Duration = Duration::from_secs(2);
+
+/// `None`: none are to be taken.
+pub(super) fn automatic_snapshots(config: &Config) -> Option<AutoSettings> {
+    config.snapshot_auto_enabled.then(|| AutoSettings {
+        dir: config.snapshot_auto_dir.clone().unwrap_or_else(|| config.data_dir.join("snapshots")),
+        naming: match config.snapshot_auto_naming {
+            SnapshotNaming::MediaSessionId => Naming::MediaSessionId,
+            SnapshotNaming::StreamName => Naming::StreamName,
+        },
+        rate: NonZeroU64::new(config.snapshot_auto_rate).unwrap_or(NonZeroU64::MIN),
+        retention: narrow(config.snapshot_auto_retention),
+        decode: DecodeSettings { pixels_max: pixels_max(config), run_limit: AUTO_RUN_LIMIT },
+    })
+}
+
+pub(super) fn demo(config: &Config) -> DemoSettings {
+    let (width, height) = config.demo_size;
+    let card = CardSettings {
+        frames_per_second: narrow(config.demo_fps),
+        keyframe_interval: narrow(config.demo_keyframe_interval),
+        ..CardSettings::sized(width, height)
+    };
+    DemoSettings { card, ..DemoSettings::standard() }
+}
