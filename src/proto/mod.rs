@@ -16,6 +16,8 @@
 pub mod demux;
 pub mod dtls;
 pub mod ice;
+#[cfg(test)]
+mod link;
 pub mod peer;
 pub mod rtp;
 pub mod sdp;

@@ -1,11 +1,9 @@
-use std::cmp::Reverse;
-use std::collections::BinaryHeap;
-
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 
 use super::*;
 use crate::base::clock::Clock;
+use crate::proto::link::Link;
 
 fn session(side: Side, certificate: &Arc<Certificate>, expected: &Certificate) -> Dtls {
     Dtls::new(DtlsSettings {
@@ -22,12 +20,8 @@ struct Pair {
     started: Instant,
     /// Client, server.
     ends: [Dtls; 2],
-    /// (arrival, number, receiver, datagram)
-    link: BinaryHeap<Reverse<(Instant, usize, usize, Vec<u8>)>>,
-    sent: usize,
-    loss: f64,
-    delay_ms: (u64, u64),
-    random: StdRng,
+    /// Receiver and datagram.
+    link: Link<(usize, Vec<u8>)>,
     /// Keys, or why there are none.
     results: [Option<Result<Keys, DtlsFailure>>; 2],
     closed: [bool; 2],
@@ -50,11 +44,7 @@ impl Pair {
             clock,
             started: now,
             ends,
-            link: BinaryHeap::new(),
-            sent: 0,
-            loss,
-            delay_ms,
-            random: StdRng::seed_from_u64(seed),
+            link: Link::new(seed, loss, delay_ms),
             results: [None, None],
             closed: [false; 2],
         };
@@ -68,14 +58,7 @@ impl Pair {
     fn drain(&mut self, end: usize) -> Option<Instant> {
         loop {
             match self.ends[end].poll_output() {
-                SessionOutput::Transmit(datagram) => {
-                    self.sent += 1;
-                    if self.random.random_bool(1.0 - self.loss) {
-                        let delay = self.random.random_range(self.delay_ms.0..=self.delay_ms.1);
-                        let at = self.clock.now() + Duration::from_millis(delay);
-                        self.link.push(Reverse((at, self.sent, 1 - end, datagram)));
-                    }
-                }
+                SessionOutput::Transmit(datagram) => self.link.send(self.clock.now(), (1 - end, datagram)),
                 SessionOutput::Connected(keys) => self.results[end] = Some(Ok(keys)),
                 SessionOutput::Failed(failure) => self.results[end] = Some(Err(failure)),
                 SessionOutput::Closed => self.closed[end] = true,
@@ -87,20 +70,19 @@ impl Pair {
     /// One datagram or one deadline.
     fn step(&mut self) {
         let deadlines = [self.drain(0), self.drain(1)];
-        let arrival = self.link.peek().map(|Reverse((at, ..))| *at);
+        let arrival = self.link.next_at();
         let next = deadlines.into_iter().flatten().chain(arrival).min();
         let now = self.clock.now();
         if let Some(next) = next.filter(|next| *next > now) {
             std::thread::park_timeout(next - now);
         }
         let now = self.clock.now();
-        if arrival.is_some_and(|at| at <= now) {
-            let Reverse((_, _, end, datagram)) = self.link.pop().unwrap();
+        if let Some((end, datagram)) = self.link.receive(now) {
             self.ends[end].handle_datagram(now, &datagram);
             self.drain(end);
         }
-        for end in 0..2 {
-            if deadlines[end].is_some_and(|at| at <= now) {
+        for (end, deadline) in deadlines.into_iter().enumerate() {
+            if deadline.is_some_and(|at| at <= now) {
                 self.ends[end].handle_timeout(now);
                 self.drain(end);
             }
@@ -150,7 +132,7 @@ fn the_last_flight_is_repeated_when_it_was_lost() {
     while pair.results[1].is_none() {
         pair.step();
     }
-    pair.link.clear();
+    pair.link.cut();
     assert!(pair.results[0].is_none());
     let took = pair.run();
     assert!(took < Duration::from_secs(2), "{took:?}");
@@ -191,7 +173,7 @@ fn a_goodbye_is_heard_and_a_forged_one_is_not() {
     assert!(!pair.closed[1]);
     pair.ends[0].close();
     pair.drain(0);
-    assert_eq!(pair.link.len(), 1, "one datagram says it");
+    assert!(pair.link.next_at().is_some());
     pair.step();
     assert!(pair.closed[1]);
 }

@@ -68,3 +68,6 @@ pub enum SdpError {
     #[error("{0} is not supported")]
     Unsupported(&'static str),
 }
+
+#[cfg(test)]
+mod tests;
