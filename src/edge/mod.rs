@@ -2,6 +2,7 @@
 
 pub mod accept;
 pub mod http;
+pub mod ports;
 pub mod rest;
 pub mod tls;
 pub mod web;

@@ -21,13 +21,14 @@ use crate::base::wait::{Interest, Waiter};
 pub struct Transport {
     socket: TcpStream,
     tls: Option<Box<ServerConnection>>,
+    sent: u64,
 }
 
 impl Transport {
     /// A connection without TLS.
     #[must_use]
     pub fn plain(socket: TcpStream) -> Self {
-        Self { socket, tls: None }
+        Self { socket, tls: None, sent: 0 }
     }
 
     /// A connection with TLS, whose handshake runs inside the first reads and writes.
@@ -35,7 +36,7 @@ impl Transport {
     /// # Errors
     /// When the configuration cannot be used.
     pub fn tls(socket: TcpStream, config: Arc<ServerConfig>) -> Result<Self, rustls::Error> {
-        Ok(Self { socket, tls: Some(Box::new(ServerConnection::new(config)?)) })
+        Ok(Self { socket, tls: Some(Box::new(ServerConnection::new(config)?)), sent: 0 })
     }
 
     /// TLS if there is a configuration for it, otherwise plain.
@@ -68,28 +69,35 @@ impl Transport {
         self.tls.as_ref().is_some_and(|tls| tls.wants_write())
     }
 
+    /// Bytes that the socket took so far: while it does not rise, the other end does not read.
+    #[must_use]
+    pub fn bytes_sent(&self) -> u64 {
+        self.sent
+    }
+
     /// Says goodbye (TLS close_notify) as far as the socket takes it at once, and ends our direction.
     pub fn close(&mut self) {
         if let Some(tls) = &mut self.tls {
             tls.send_close_notify();
-            while tls.wants_write() && matches!(tls.write_tls(&mut self.socket), Ok(1..)) {}
+            let _ = send_pending(tls, &mut self.socket, &mut self.sent);
         }
         let _ = self.socket.shutdown(Shutdown::Write);
     }
 }
 
-fn send_pending(tls: &mut ServerConnection, socket: &mut TcpStream) -> io::Result<()> {
+fn send_pending(tls: &mut ServerConnection, socket: &mut TcpStream, sent: &mut u64) -> io::Result<()> {
     while tls.wants_write() {
-        if tls.write_tls(socket)? == 0 {
-            return Err(io::ErrorKind::WriteZero.into());
+        match tls.write_tls(socket)? {
+            0 => return Err(io::ErrorKind::WriteZero.into()),
+            count => *sent += count as u64,
         }
     }
     Ok(())
 }
 
 /// [`send_pending`], where no room is no error: the bytes wait.
-fn send_what_fits(tls: &mut ServerConnection, socket: &mut TcpStream) -> io::Result<()> {
-    match send_pending(tls, socket) {
+fn send_what_fits(tls: &mut ServerConnection, socket: &mut TcpStream, sent: &mut u64) -> io::Result<()> {
+    match send_pending(tls, socket, sent) {
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(()),
         other => other,
     }
@@ -111,26 +119,30 @@ impl Read for Transport {
             }
             if let Err(error) = tls.process_new_packets() {
                 // The alert that tells the other end why.
-                let _ = send_what_fits(tls, &mut self.socket);
+                let _ = send_what_fits(tls, &mut self.socket, &mut self.sent);
                 return Err(io::Error::new(io::ErrorKind::InvalidData, error));
             }
-            send_what_fits(tls, &mut self.socket)?;
+            send_what_fits(tls, &mut self.socket, &mut self.sent)?;
         }
     }
 }
 
 impl Write for Transport {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let Some(tls) = &mut self.tls else { return self.socket.write(bytes) };
+        let Some(tls) = &mut self.tls else {
+            let count = self.socket.write(bytes)?;
+            self.sent += count as u64;
+            return Ok(count);
+        };
         if bytes.is_empty() {
             return Ok(0);
         }
         // rustls keeps up to 64 KiB and then takes nothing until some of it went out.
         let mut taken = tls.writer().write(bytes)?;
-        send_what_fits(tls, &mut self.socket)?;
+        send_what_fits(tls, &mut self.socket, &mut self.sent)?;
         if taken == 0 {
             taken = tls.writer().write(bytes)?;
-            send_what_fits(tls, &mut self.socket)?;
+            send_what_fits(tls, &mut self.socket, &mut self.sent)?;
         }
         if taken == 0 { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(taken) }
     }
@@ -138,7 +150,7 @@ impl Write for Transport {
     fn flush(&mut self) -> io::Result<()> {
         match &mut self.tls {
             None => self.socket.flush(),
-            Some(tls) => send_pending(tls, &mut self.socket),
+            Some(tls) => send_pending(tls, &mut self.socket, &mut self.sent),
         }
     }
 }
@@ -229,9 +241,9 @@ impl Timed {
             let ready =
                 self.waiter.wait_until(&[(self.transport.as_fd(), interest)], now, Some(self.deadline))?;
             if ready.writable != 0 && self.transport.wants_write() {
-                let tls = self.transport.tls.as_mut();
-                if let Some(tls) = tls {
-                    send_what_fits(tls, &mut self.transport.socket)?;
+                match self.transport.flush() {
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                    other => other?,
                 }
             }
         }

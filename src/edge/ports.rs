@@ -1,0 +1,211 @@
+//! UDP ports for media: one a peer, out of a range that the operator opens in the firewall.
+//!
+//! RTP and RTCP share the port (RFC 5761) and all tracks share the transport (RFC 9143), so every port of the range
+//! is of use; keeping to even ones, as separate RTCP ports once needed, would halve the number of streams.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::sync::Arc;
+
+use socket2::{Domain, Protocol, Socket, Type};
+
+/// Where media sockets are bound.
+#[derive(Clone, Copy, Debug)]
+pub struct PortSettings {
+    /// Local address (`ip_local`); the unspecified one takes datagrams from every interface.
+    pub address: IpAddr,
+    /// First port (`media_port_from`); 0 takes any port that the system has.
+    pub from: u16,
+    /// Last port (`media_port_to`), included.
+    pub to: u16,
+    /// Kernel buffer for what comes in (`rtp_receive_buffer_size`); the kernel may grant less.
+    pub receive_buffer_bytes: usize,
+    /// Likewise for what goes out (`rtp_send_buffer_size`).
+    pub send_buffer_bytes: usize,
+}
+
+/// No port. The text is the one that clients know (protocol document, appendix B); the log has the cause.
+#[derive(Debug, thiserror::Error)]
+#[error("Failed to add stream to proxy")]
+pub enum PortError {
+    /// Every port of the range is taken, by us or by other processes.
+    Exhausted,
+    /// The system refuses a socket.
+    Socket(#[source] io::Error),
+}
+
+/// The range and which of its ports are ours now; clones share it.
+#[derive(Clone, Debug)]
+pub struct MediaPorts(Arc<Range>);
+
+#[derive(Debug)]
+struct Range {
+    settings: PortSettings,
+    taken: parking_lot::Mutex<Taken>,
+}
+
+#[derive(Debug)]
+struct Taken {
+    ports: BTreeSet<u16>,
+    /// Where to look first: a port that was given back rests while the others have their turn, so that what is still
+    /// on its way to the old peer does not meet the next one.
+    next: u16,
+}
+
+/// A bound, non-blocking UDP socket; dropping it closes it and gives its port back.
+#[derive(Debug)]
+pub struct MediaSocket {
+    /// Closed before the port is free: fields drop in this order.
+    socket: UdpSocket,
+    local: SocketAddr,
+    _place: Place,
+}
+
+#[derive(Debug)]
+struct Place {
+    ports: MediaPorts,
+    port: u16,
+}
+
+impl MediaPorts {
+    /// A range of which nothing is taken. A range whose end is below its beginning has no ports.
+    #[must_use]
+    pub fn new(settings: PortSettings) -> Self {
+        let taken = Taken { ports: BTreeSet::new(), next: settings.from };
+        Self(Arc::new(Range { settings, taken: parking_lot::Mutex::new(taken) }))
+    }
+
+    /// Takes a port and binds it. Ports that other processes hold are passed over.
+    ///
+    /// # Errors
+    /// When there is none, or the system refuses a socket.
+    pub fn take(&self) -> Result<MediaSocket, PortError> {
+        let PortSettings { from, to, .. } = self.0.settings;
+        if from == 0 {
+            return self.bind(0).map_err(PortError::Socket);
+        }
+        for _ in from..=to {
+            let Some(port) = self.reserve() else { break };
+            match self.bind(port) {
+                Err(error) if error.kind() == io::ErrorKind::AddrInUse => {}
+                other => return other.map_err(PortError::Socket),
+            }
+        }
+        Err(PortError::Exhausted)
+    }
+
+    /// Ports taken now.
+    #[must_use]
+    pub fn taken(&self) -> usize {
+        self.0.taken.lock().ports.len()
+    }
+
+    /// Marks the next port that is not ours yet.
+    fn reserve(&self) -> Option<u16> {
+        let PortSettings { from, to, .. } = self.0.settings;
+        let mut taken = self.0.taken.lock();
+        let port = (taken.next..=to).chain(from..taken.next).find(|port| !taken.ports.contains(port))?;
+        taken.ports.insert(port);
+        taken.next = if port >= to { from } else { port + 1 };
+        Some(port)
+    }
+
+    /// Binds a reserved port; when that fails, the reservation falls.
+    fn bind(&self, port: u16) -> io::Result<MediaSocket> {
+        let place = Place { ports: self.clone(), port };
+        let settings = &self.0.settings;
+        let address = SocketAddr::new(settings.address, port);
+        let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
+        // A smaller buffer than wished loses packets in bursts, which retransmission repairs: no reason to fail.
+        let _ = socket.set_recv_buffer_size(settings.receive_buffer_bytes);
+        let _ = socket.set_send_buffer_size(settings.send_buffer_bytes);
+        socket.set_nonblocking(true)?;
+        socket.bind(&address.into())?;
+        let socket = UdpSocket::from(socket);
+        let local = socket.local_addr()?;
+        Ok(MediaSocket { socket, local, _place: place })
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.ports.0.taken.lock().ports.remove(&self.port);
+    }
+}
+
+impl MediaSocket {
+    /// The socket.
+    #[must_use]
+    pub fn socket(&self) -> &UdpSocket {
+        &self.socket
+    }
+
+    /// Where it is bound: the unspecified address when it listens on every interface, and the port.
+    #[must_use]
+    pub fn local(&self) -> SocketAddr {
+        self.local
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use super::*;
+
+    /// A range of `size` ports that nobody had a moment ago.
+    fn range(size: u16) -> PortSettings {
+        // An address of its own: other tests take ports of 127.0.0.1.
+        let address = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 83));
+        loop {
+            let first = UdpSocket::bind((address, 0)).unwrap();
+            let from = first.local_addr().unwrap().port();
+            let Some(to) = from.checked_add(size - 1) else { continue };
+            if (from + 1..=to).all(|port| UdpSocket::bind((address, port)).is_ok()) {
+                return PortSettings {
+                    address,
+                    from,
+                    to,
+                    receive_buffer_bytes: 131_072,
+                    send_buffer_bytes: 131_072,
+                };
+            }
+        }
+    }
+
+    #[test]
+    fn a_range_is_used_up_and_what_is_given_back_is_used_again_later() {
+        let settings = range(3);
+        let ports = MediaPorts::new(settings);
+        let first = ports.take().unwrap();
+        let second = ports.take().unwrap();
+        assert_eq!(first.local().port() + 1, second.local().port());
+        drop(first);
+        let third = ports.take().unwrap();
+        assert_eq!(third.local().port(), settings.to, "the port given back rests");
+        let again = ports.take().unwrap();
+        assert_eq!(again.local().port(), settings.from);
+        assert!(matches!(ports.take(), Err(PortError::Exhausted)));
+        assert_eq!(ports.take().unwrap_err().to_string(), "Failed to add stream to proxy");
+        drop((second, third, again));
+        assert_eq!(ports.taken(), 0);
+    }
+
+    #[test]
+    fn a_port_of_another_process_is_passed_over() {
+        let settings = range(2);
+        let _other = UdpSocket::bind((settings.address, settings.from)).unwrap();
+        let ports = MediaPorts::new(settings);
+        assert_eq!(ports.take().unwrap().local().port(), settings.to);
+        assert_eq!(ports.taken(), 0, "nothing is kept of either");
+    }
+
+    #[test]
+    fn port_zero_takes_any_and_an_empty_range_none() {
+        let any = MediaPorts::new(PortSettings { from: 0, to: 0, ..range(1) });
+        assert_ne!(any.take().unwrap().local().port(), 0);
+        let none = MediaPorts::new(PortSettings { from: 40_001, to: 40_000, ..range(1) });
+        assert!(matches!(none.take(), Err(PortError::Exhausted)));
+    }
+}
