@@ -4,5 +4,7 @@ pub mod accept;
 pub mod http;
 pub mod ports;
 pub mod rest;
+pub mod rtc;
 pub mod tls;
 pub mod web;
+pub mod ws;

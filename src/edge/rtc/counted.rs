@@ -1,0 +1,37 @@
+//! From one peer's counts to those of the server.
+
+use crate::base::metrics::Metrics;
+use crate::proto::peer::{Peer, PeerStats, Refused};
+
+/// What of a peer's counts is in the metrics already.
+pub(super) struct Counted {
+    metrics: Metrics,
+    before: Option<PeerStats>,
+}
+
+impl Counted {
+    pub(super) fn new(metrics: Metrics) -> Self {
+        Self { metrics, before: None }
+    }
+
+    /// Adds what came since the last call.
+    pub(super) fn count(&mut self, peer: &Peer) {
+        self.add(peer.stats());
+    }
+
+    fn add(&mut self, now: PeerStats) {
+        let since =
+            |count: fn(&PeerStats) -> u64| count(&now).saturating_sub(self.before.as_ref().map_or(0, count));
+        self.metrics.rtp_received_total.inc_by(since(|stats| stats.receiver.packets));
+        self.metrics.rtp_lost_total.inc_by(since(|stats| stats.receiver.lost));
+        self.metrics.keyframe_requests_total.inc_by(since(|stats| stats.receiver.keyframe_requests));
+        for kind in Refused::ALL {
+            let before = self.before.as_ref().map_or(0, |before| before.refused.get(kind));
+            let refused = now.refused.get(kind).saturating_sub(before);
+            if refused > 0 {
+                self.metrics.bad_input_total.with_label_values(&[kind.name()]).inc_by(refused);
+            }
+        }
+        self.before = Some(now);
+    }
+}

@@ -1,0 +1,243 @@
+//! The loop of a peer's thread.
+
+use std::io;
+use std::os::fd::AsFd as _;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::Receiver;
+
+use super::counted::Counted;
+use crate::base::clock::Clock;
+use crate::base::id::MediaSessionId;
+use crate::base::metrics::Metrics;
+use crate::base::queue::Offer;
+use crate::base::stop::StopToken;
+use crate::base::wait::{Interest, Waiter};
+use crate::edge::ports::MediaSocket;
+use crate::hub::{EndReason, Publisher};
+use crate::proto::peer::{CloseCause, DATAGRAM_MAX_BYTES, Output, Peer, PeerEvent};
+use crate::proto::signal::{EndStatus, Event};
+
+/// Datagrams taken before commands and deadlines are looked at: a frame of Full HD has about a hundred.
+const READ_BATCH: usize = 128;
+
+/// From one reading of the peer's counts to the next.
+const COUNT_INTERVAL: Duration = Duration::from_secs(1);
+
+/// What a peer is told.
+#[derive(Debug)]
+pub(super) enum Command {
+    /// End for this reason.
+    Stop(EndReason),
+}
+
+/// What a peer's thread owns. It ends when the peer does, when it is told to, or when the server stops.
+pub(super) struct Drive {
+    pub(super) media: MediaSocket,
+    pub(super) waiter: Waiter,
+    pub(super) peer: Peer,
+    pub(super) publisher: Publisher,
+    pub(super) bell: Receiver<()>,
+    pub(super) commands: Receiver<Command>,
+    pub(super) events: Offer<Event>,
+    pub(super) stop: StopToken,
+    pub(super) metrics: Metrics,
+    pub(super) clock: Clock,
+}
+
+/// The publication and its last word. However the thread ends, by a panic too, the name is free and then the client's
+/// session hears of it.
+struct Ending {
+    publisher: Option<Publisher>,
+    events: Offer<Event>,
+    media_session_id: MediaSessionId,
+    metrics: Metrics,
+    reason: EndReason,
+}
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        if let Some(publisher) = self.publisher.take() {
+            tracing::info!("{} ended: {}", publisher.stream().publication().name, self.reason);
+            publisher.end(self.reason.clone());
+        }
+        self.metrics.publications_ended_total.with_label_values(&[label(&self.reason)]).inc();
+        let status = if self.reason.is_orderly() { EndStatus::Orderly } else { EndStatus::Failed };
+        // Full: the connection sees it by the count of refused events, and closes.
+        let _ = self.events.offer(Event::Ended {
+            media_session_id: self.media_session_id.clone(),
+            status,
+            info: self.reason.to_string(),
+        });
+    }
+}
+
+/// Whether a publication goes on.
+enum Next {
+    At(Instant),
+    Over(EndReason),
+}
+
+impl Drive {
+    pub(super) fn run(self) {
+        let Self { media, waiter, peer, publisher, bell, commands, events, stop, metrics, clock } = self;
+        let media_session_id = publisher.stream().publication().media_session_id.clone();
+        let mut ending = Ending {
+            publisher: Some(publisher),
+            events: events.clone(),
+            media_session_id: media_session_id.clone(),
+            metrics: metrics.clone(),
+            reason: EndReason::Internal,
+        };
+        let mut driven = Driven { media, peer, events, media_session_id, counted: Counted::new(metrics) };
+        if let Some(publisher) = &ending.publisher {
+            let reason = driven.drive(publisher, waiter, &bell, &commands, &stop, &clock);
+            ending.reason = reason;
+        }
+        driven.counted.count(&driven.peer);
+        // In this order: the port, then the name, then the client's session.
+        drop(driven);
+        drop(ending);
+    }
+}
+
+/// What the loop changes.
+struct Driven {
+    media: MediaSocket,
+    peer: Peer,
+    events: Offer<Event>,
+    media_session_id: MediaSessionId,
+    counted: Counted,
+}
+
+impl Driven {
+    #[allow(clippy::too_many_arguments, reason = "the places where one thread waits, side by side")]
+    fn drive(
+        &mut self,
+        publisher: &Publisher,
+        mut waiter: Waiter,
+        bell: &Receiver<()>,
+        commands: &Receiver<Command>,
+        stop: &StopToken,
+        clock: &Clock,
+    ) -> EndReason {
+        // One byte more than is looked at, so that a longer datagram is seen to be one.
+        let mut buffer = [0; DATAGRAM_MAX_BYTES + 1];
+        let mut count_at = clock.now() + COUNT_INTERVAL;
+        loop {
+            let deadline = match self.drain(publisher) {
+                Next::At(deadline) => deadline,
+                Next::Over(reason) => return reason,
+            };
+            let now = clock.now();
+            let socket = (self.media.socket().as_fd(), Interest::Read);
+            let ready = match waiter.wait_until(&[socket], now, Some(deadline)) {
+                Ok(ready) => ready,
+                Err(error) => {
+                    tracing::error!("cannot wait for media: {error}");
+                    return EndReason::Internal;
+                }
+            };
+            if ready.readable != 0
+                && let Some(reason) = self.read(publisher, clock, &mut buffer)
+            {
+                return reason;
+            }
+            let now = clock.now();
+            if ready.woken {
+                if let Ok(Command::Stop(reason)) = commands.try_recv() {
+                    return self.close(publisher, now, reason);
+                }
+                if stop.is_set() {
+                    return self.close(publisher, now, EndReason::Shutdown);
+                }
+                if bell.try_recv().is_ok() {
+                    self.peer.request_keyframe(now);
+                    if let Next::Over(reason) = self.drain(publisher) {
+                        return reason;
+                    }
+                }
+            }
+            if now >= count_at {
+                count_at = now + COUNT_INTERVAL;
+                self.counted.count(&self.peer);
+            }
+            self.peer.handle_timeout(now);
+        }
+    }
+
+    /// Takes what has come; returns a reason when the publication is over.
+    fn read(&mut self, publisher: &Publisher, clock: &Clock, buffer: &mut [u8]) -> Option<EndReason> {
+        for _ in 0..READ_BATCH {
+            match self.media.socket().recv_from(buffer) {
+                Ok((size, from)) => {
+                    self.peer.handle_datagram(clock.now(), from, &buffer[..size]);
+                    if let Next::Over(reason) = self.drain(publisher) {
+                        return Some(reason);
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                // What the network says about something that we sent; reading it takes it away.
+                Err(error) => tracing::debug!("media socket: {error}"),
+            }
+        }
+        None
+    }
+
+    /// Says goodbye to the peer, as far as one round of datagrams does.
+    fn close(&mut self, publisher: &Publisher, now: Instant, reason: EndReason) -> EndReason {
+        self.peer.close(now);
+        let _ = self.drain(publisher);
+        reason
+    }
+
+    /// Empties the peer: datagrams out, units into the hub, events to the client's session.
+    fn drain(&mut self, publisher: &Publisher) -> Next {
+        loop {
+            match self.peer.poll_output() {
+                Output::Transmit { to, bytes } => {
+                    // A datagram that is not taken is a lost datagram.
+                    let _ = self.media.socket().send_to(&bytes, to);
+                }
+                Output::Video(unit) => publisher.push_video(unit),
+                Output::Audio(frame) => publisher.push_audio(frame),
+                Output::Gap => publisher.mark_gap(),
+                Output::Event(PeerEvent::Connected) => {
+                    publisher.set_publishing();
+                    // Full: the connection sees it by the count of refused events, and closes.
+                    let _ = self.events.offer(Event::Up { media_session_id: self.media_session_id.clone() });
+                }
+                Output::Event(PeerEvent::Closed(cause)) => return Next::Over(reason_of(cause)),
+                Output::Timeout(at) => return Next::At(at),
+            }
+        }
+    }
+}
+
+fn reason_of(cause: CloseCause) -> EndReason {
+    match cause {
+        // A page that closes its peer connection, or is closed, means the end, whether its signalling says so before or after.
+        CloseCause::PeerClosed | CloseCause::Local => EndReason::ByUser,
+        CloseCause::IceTimeout => EndReason::IceTimeout,
+        CloseCause::ConsentLost => EndReason::IceConsentLost,
+        CloseCause::Dtls => EndReason::Dtls,
+        CloseCause::Fingerprint => EndReason::DtlsFingerprint,
+        CloseCause::RtpActivity => EndReason::RtpActivity,
+    }
+}
+
+/// The value of the label `reason` in the metrics.
+fn label(reason: &EndReason) -> &'static str {
+    match reason {
+        EndReason::ByUser => "user",
+        EndReason::SessionDisconnect => "disconnect",
+        EndReason::Terminated => "terminated",
+        EndReason::IceTimeout => "ice_timeout",
+        EndReason::IceConsentLost => "ice_consent",
+        EndReason::Dtls => "dtls",
+        EndReason::DtlsFingerprint => "dtls_fingerprint",
+        EndReason::RtpActivity => "rtp_activity",
+        EndReason::Shutdown => "shutdown",
+        EndReason::Internal => "internal",
+    }
+}
