@@ -11,12 +11,10 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustls::ServerConfig;
-
 use self::conversation::Conversation;
 use super::accept::{AcceptSettings, Acceptor, Connection, Connections};
 use super::rtc::RtcService;
-use super::tls::{Timed, Transport};
+use super::tls::{ServerConfig, Timed, Transport};
 use crate::base::clock::Clock;
 use crate::base::metrics::Metrics;
 use crate::base::threads::STACK_PROTOCOL_BYTES;

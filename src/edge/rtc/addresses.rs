@@ -49,8 +49,9 @@ mod tests {
     fn external_addresses_win_over_a_bound_one_and_that_over_the_interfaces() {
         let external: Vec<IpAddr> = vec!["203.0.113.7".parse().unwrap()];
         let any = "0.0.0.0:31001".parse().unwrap();
-        assert_eq!(candidates(&external, any).unwrap(), ["203.0.113.7:31001".parse().unwrap()]);
-        let bound = "192.0.2.1:31001".parse().unwrap();
+        let told: SocketAddr = "203.0.113.7:31001".parse().unwrap();
+        assert_eq!(candidates(&external, any).unwrap(), [told]);
+        let bound: SocketAddr = "192.0.2.1:31001".parse().unwrap();
         assert_eq!(candidates(&[], bound).unwrap(), [bound]);
         assert!(candidates(&[], any).unwrap().contains(&"127.0.0.1:31001".parse().unwrap()));
     }
