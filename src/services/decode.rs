@@ -4,6 +4,10 @@
 //! that is wanted. Every unit gives its own picture, in decoding order and at once; which of them is the newest *shown*
 //! one is told by time stamps ([`newest_shown`]). A picture is exact or it is an error: concealment is off, and after an
 //! error nothing is served before the next IDR. Waiting, sharing and counting requests belong in `services::snapshot`.
+//!
+//! OpenH264 decodes I and P slices exactly as the standard says. In B slices that use direct prediction or implicit
+//! weights it may differ from other decoders, seldom visibly; such pictures are shown last, and so served, only at the
+//! end of a stream or of a group.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -15,6 +19,7 @@ use openh264::formats::YUVSource as _;
 use crate::base::clock::Clock;
 use crate::base::metrics::Metrics;
 use crate::hub::Gop;
+use crate::media::h264::framing::{START_CODE, avcc_to_annex_b};
 use crate::media::h264::undelayed::{SpsRefusal, undelayed};
 use crate::media::picture::YuvPicture;
 use crate::media::track::{VideoCodec, VideoParams};
@@ -215,7 +220,9 @@ impl StreamDecoder {
             self.running = Some(running);
             return Ok(None);
         }
-        self.write_annex_b(unit)?;
+        self.annex_b.clear();
+        self.annex_b.extend_from_slice(&unit.data);
+        avcc_to_annex_b(&mut self.annex_b).map_err(|_| DecodeError::Framing)?;
         self.metrics.units_decoded_total.inc();
         let options = DecodeOptions::new().flush_after_decode(Flush::NoFlush);
         let decoded = running
@@ -261,18 +268,29 @@ impl StreamDecoder {
     /// Takes the decoder that can decode `unit` next; leaves none behind.
     fn running_for(&mut self, unit: &AccessUnit) -> Result<Running, DecodeError> {
         let running = self.running.take();
-        if !unit.key {
-            let running = running.ok_or(DecodeError::Gap)?;
-            return if unit.seq == running.last_seq + 1 && running.params.same_coding(&unit.params) {
-                Ok(running)
-            } else {
-                Err(DecodeError::Gap)
+        if unit.key {
+            return match running {
+                Some(running) if running.params.same_coding(&unit.params) => Ok(running),
+                _ => self.start(unit),
             };
         }
-        match running {
-            Some(running) if running.params.same_coding(&unit.params) => Ok(running),
-            _ => self.start(unit),
+        let mut running = running.ok_or(DecodeError::Gap)?;
+        if unit.seq != running.last_seq + 1 {
+            return Err(DecodeError::Gap);
         }
+        if !running.params.same_coding(&unit.params) {
+            // Picture parameter sets may come and change at any unit (H.264 7.4.1.2.1); all else only at an IDR.
+            let VideoCodec::H264 { sps, .. } = &running.params.codec;
+            let VideoCodec::H264 { sps: of_unit, pps } = &unit.params.codec;
+            if sps != of_unit {
+                return Err(DecodeError::Gap);
+            }
+            let mut annex_b = Vec::new();
+            append_all(&mut annex_b, pps);
+            running.decoder.decode(&annex_b).map_err(|_| DecodeError::Parameters)?;
+            running.params = unit.params.clone();
+        }
+        Ok(running)
     }
 
     /// A decoder that has been told the parameter sets of an IDR.
@@ -290,39 +308,24 @@ impl StreamDecoder {
                 return Err(DecodeError::TooLarge { pixels, pixels_max });
             }
             monochrome |= sps.monochrome;
-            annex_b.extend_from_slice(&START_CODE);
-            annex_b.extend_from_slice(&sps.nal);
+            append_all(&mut annex_b, [&sps.nal]);
         }
-        for nal in pps {
-            annex_b.extend_from_slice(&START_CODE);
-            annex_b.extend_from_slice(nal);
-        }
+        append_all(&mut annex_b, pps);
         let config = DecoderConfig::new().flush_after_decode(Flush::NoFlush);
         let mut decoder =
             Decoder::with_api_config(OpenH264API::from_source(), config).map_err(|_| DecodeError::Start)?;
         decoder.decode(&annex_b).map_err(|_| DecodeError::Parameters)?;
         Ok(Running { decoder, params: unit.params.clone(), monochrome, last_seq: unit.seq })
     }
-
-    /// AVCC to Annex B: a length is exactly as wide as a start code.
-    fn write_annex_b(&mut self, unit: &AccessUnit) -> Result<(), DecodeError> {
-        self.annex_b.clear();
-        self.annex_b.extend_from_slice(&unit.data);
-        let mut rest = self.annex_b.as_mut_slice();
-        while !rest.is_empty() {
-            let (length, nal_on) = rest.split_first_chunk_mut::<4>().ok_or(DecodeError::Framing)?;
-            let size = u32::from_be_bytes(*length) as usize;
-            if size == 0 || size > nal_on.len() {
-                return Err(DecodeError::Framing);
-            }
-            *length = START_CODE;
-            rest = &mut nal_on[size..];
-        }
-        Ok(())
-    }
 }
 
-const START_CODE: [u8; 4] = [0, 0, 0, 1];
+/// Appends NAL units as a byte stream.
+fn append_all(annex_b: &mut Vec<u8>, nals: impl IntoIterator<Item = impl AsRef<[u8]>>) {
+    for nal in nals {
+        annex_b.extend_from_slice(&START_CODE);
+        annex_b.extend_from_slice(nal.as_ref());
+    }
+}
 
 fn empty_picture(unit: &AccessUnit) -> YuvPicture {
     YuvPicture {

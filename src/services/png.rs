@@ -95,11 +95,20 @@ fn modification_time(moment: SystemTime) -> Option<[u8; 7]> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use std::io::Cursor;
     use std::time::{Duration, UNIX_EPOCH};
 
     use super::*;
+
+    /// Width, height and pixels of a PNG of 8-bit RGB.
+    pub(crate) fn decode(png: &[u8]) -> (u32, u32, Vec<u8>) {
+        let mut reader = png::Decoder::new(Cursor::new(png)).read_info().unwrap();
+        let mut rgb = vec![0; reader.output_buffer_size().unwrap()];
+        let frame = reader.next_frame(&mut rgb).unwrap();
+        assert_eq!(frame.color_type, ColorType::Rgb);
+        (frame.width, frame.height, rgb)
+    }
 
     fn picture() -> RgbPicture {
         RgbPicture { width: 5, height: 3, rgb: (0..45).map(|n| n * 5).collect() }

@@ -1,7 +1,11 @@
 use std::time::Duration;
 
+use bytes::Bytes;
+
 use super::*;
+use crate::media::h264::assemble::{UnitBuilder, UnitTimes, annex_b_pictures};
 use crate::media::picture::RgbPicture;
+use crate::media::time::Timestamp;
 use crate::services::colour;
 use crate::services::test_card::{CardEncoder, CardSettings, read_number};
 
@@ -58,6 +62,20 @@ fn a_new_size_in_mid_stream_is_followed() {
 }
 
 #[test]
+fn picture_parameter_sets_may_change_between_idrs() {
+    let units = sample("main_bt709");
+    let (mut decoder, _) = decoder();
+    decoder.step(&units[0], false).unwrap();
+    // The same set again beside one of another number: a list that is not the one before.
+    let mut unit = units[1].clone();
+    let mut params = (*unit.params).clone();
+    let VideoCodec::H264 { pps, .. } = &mut params.codec;
+    pps.push(pps[0].clone());
+    unit.params = Arc::new(params);
+    assert_eq!(block_number(&decoder.step(&unit, true).unwrap().unwrap()), 1);
+}
+
+#[test]
 fn a_damaged_or_missing_unit_gives_errors_until_the_next_idr_and_nothing_old() {
     let mut encoder =
         CardEncoder::new(CardSettings { keyframe_interval: 6, ..CardSettings::sized(320, 180) }).unwrap();
@@ -96,4 +114,141 @@ fn a_group_beyond_the_bounds_is_refused_before_decoding() {
     let clock = Clock::manual();
     let mut decoder = StreamDecoder::new(SETTINGS, clock.clone(), metrics);
     assert_eq!(decoder.picture_by(&gop, 2, clock.now()).unwrap_err(), DecodeError::OutOfTime);
+}
+
+/// Units of a sample in `tests/data/h264`, numbered in decoding order.
+fn sample(name: &str) -> Vec<AccessUnit> {
+    let path = format!("{}/tests/data/h264/{name}.h264", env!("CARGO_MANIFEST_DIR"));
+    let stream = std::fs::read(path).unwrap();
+    let arrived = Clock::manual().now();
+    let mut builder = UnitBuilder::new(SETTINGS.pixels_max);
+    let mut units = Vec::new();
+    for nals in annex_b_pictures(&stream) {
+        nals.iter().for_each(|nal| builder.push(nal));
+        let pts = Timestamp::video(units.len() as i64 * 3000);
+        let unit = builder.finish(UnitTimes { arrived, pts, dts: pts }).unwrap().unwrap();
+        units.push(AccessUnit { seq: units.len() as u64, ..unit });
+    }
+    units
+}
+
+/// The number that a picture of a sample carries: blocks of 16 × 16 at the top left, white and black, then 16 bits.
+fn block_number(picture: &YuvPicture) -> u32 {
+    let white = |block: usize| picture.y[8 * picture.params.width as usize + 16 * block + 8] > 128;
+    assert!(white(0) && !white(1), "guard blocks");
+    (0..16).filter(|bit| white(2 + bit)).map(|bit| 1 << bit).sum()
+}
+
+const SAMPLES: [&str; 5] =
+    ["baseline_bt601", "main_bt709", "high_full_bt709", "high_b_bt709", "main_b_slices4"];
+
+#[test]
+fn every_unit_of_every_profile_gives_its_own_picture_at_once() {
+    for name in SAMPLES {
+        let mut units = sample(name);
+        let (mut decoder, _) = decoder();
+        let mut numbers = Vec::new();
+        for unit in &units {
+            numbers.push(block_number(&decoder.step(unit, true).unwrap().unwrap()));
+        }
+        let mut shown = numbers.clone();
+        shown.sort_unstable();
+        assert!(shown.into_iter().eq(0..36), "{name}: {numbers:?}");
+        let reorders = units.iter().any(|unit| unit.bidirectional);
+        assert_eq!(reorders, name.contains("_b_"), "{name}");
+        assert_eq!(numbers.is_sorted(), !reorders, "{name}: in decoding order: {numbers:?}");
+        // From here on the units know when they are shown, as those of a transport with time stamps do.
+        for (unit, number) in units.iter_mut().zip(&numbers) {
+            unit.pts = Timestamp::video(i64::from(*number) * 3000);
+        }
+        let units: Vec<_> = units.into_iter().map(Arc::new).collect();
+        let keys: Vec<_> = units.iter().filter(|unit| unit.key).map(|unit| unit.seq as usize).collect();
+        for newest in 1..units.len() {
+            let first = keys.iter().rfind(|key| **key <= newest).unwrap();
+            let gop = Gop { units: units[*first..=newest].to_vec() };
+            let target = newest_shown(&gop).unwrap().seq;
+            let shown = block_number(&decoder.picture(&gop, target).unwrap());
+            assert_eq!(Some(&shown), numbers[*first..=newest].iter().max(), "{name}, units up to {newest}");
+        }
+    }
+}
+
+#[test]
+fn disposable_units_that_are_not_wanted_cost_nothing_and_change_nothing() {
+    let units: Vec<_> = sample("high_b_bt709").into_iter().map(Arc::new).collect();
+    let gop = Gop { units: units[..16].to_vec() };
+    let disposable = gop.units.iter().filter(|unit| unit.disposable).count();
+    assert!(disposable >= 4);
+    let last = gop.units.iter().rfind(|unit| !unit.disposable).unwrap().seq;
+    let passed_over = gop.units[..last as usize].iter().filter(|unit| unit.disposable).count() as u64;
+    let (mut sparing, metrics) = decoder();
+    let picture = sparing.picture(&gop, last).unwrap();
+    assert_eq!(metrics.units_decoded_total.get(), last + 1 - passed_over);
+    let (mut whole, _) = decoder();
+    let all = gop.units[..=last as usize].iter().map(|unit| whole.step(unit, true).unwrap().unwrap());
+    assert_eq!(all.last().unwrap().y, picture.y);
+}
+
+#[test]
+fn colours_are_those_of_another_decoder_and_converter() {
+    for name in SAMPLES {
+        let units: Vec<_> = sample(name).into_iter().map(Arc::new).collect();
+        let (mut decoder, _) = decoder();
+        let pictures = units.iter().map(|unit| decoder.step(unit, true).unwrap().unwrap());
+        let rgb = colour::to_rgb(&pictures.into_iter().find(|picture| block_number(picture) == 20).unwrap());
+        let path = format!("{}/tests/data/h264/{name}.20.png", env!("CARGO_MANIFEST_DIR"));
+        let (width, height, expected) = crate::services::png::tests::decode(&std::fs::read(path).unwrap());
+        assert_eq!((rgb.width, rgb.height), (width, height), "{name}");
+        let differences =
+            || rgb.rgb.iter().zip(&expected).map(|(got, want)| f64::from(*got) - f64::from(*want));
+        let samples = expected.len() as f64;
+        let psnr = 10.0 * (255.0 * 255.0 / (differences().map(|d| d * d).sum::<f64>() / samples)).log10();
+        let mean = differences().map(f64::abs).sum::<f64>() / samples;
+        assert!(psnr >= 40.0 && mean <= 1.5, "{name}: PSNR {psnr:.1} dB, mean difference {mean:.2}");
+        println!("{name}: PSNR {psnr:.1} dB, mean difference {mean:.2}");
+    }
+}
+
+#[test]
+fn what_the_decoder_cannot_do_is_named() {
+    // One SPS of x264 each.
+    let refused: [(&[u8], &str); 4] = [
+        (
+            &[
+                0x67, 0x64, 0x00, 0x15, 0xac, 0xd9, 0x41, 0x41, 0x0f, 0xcb, 0x80, 0x88, 0x00, 0x00, 0x03,
+                0x00, 0x08, 0x00, 0x00, 0x03, 0x01, 0xe0, 0xf8, 0xa1, 0x4c, 0xb0,
+            ],
+            "interlaced video",
+        ),
+        (
+            &[
+                0x67, 0x7a, 0x00, 0x0d, 0xbc, 0xd9, 0x41, 0x41, 0xfb, 0x01, 0x10, 0x00, 0x00, 0x03, 0x00,
+                0x10, 0x00, 0x00, 0x03, 0x03, 0xc0, 0xf1, 0x42, 0x99, 0x60,
+            ],
+            "chroma format other than 4:2:0",
+        ),
+        (
+            &[
+                0x67, 0x6e, 0x00, 0x0d, 0xa6, 0xcd, 0x94, 0x14, 0x1f, 0xb0, 0x11, 0x00, 0x00, 0x03, 0x00,
+                0x01, 0x00, 0x00, 0x03, 0x00, 0x3c, 0x0f, 0x14, 0x29, 0x96,
+            ],
+            "more than 8 bits a sample",
+        ),
+        (
+            &[
+                0x67, 0xf4, 0x00, 0x0d, 0xae, 0xb2, 0x02, 0x83, 0xf6, 0x02, 0x20, 0x00, 0x00, 0x03, 0x00,
+                0x20, 0x00, 0x00, 0x07, 0x81, 0xe2, 0x85, 0x49,
+            ],
+            "lossless coding",
+        ),
+    ];
+    for (sps, reason) in refused {
+        let mut unit = sample("main_bt709").remove(0);
+        let mut params = (*unit.params).clone();
+        let VideoCodec::H264 { pps, .. } = params.codec;
+        params.codec = VideoCodec::H264 { sps: vec![Bytes::copy_from_slice(sps)], pps };
+        unit.params = Arc::new(params);
+        let (mut decoder, _) = decoder();
+        assert_eq!(decoder.step(&unit, true).unwrap_err(), DecodeError::Unsupported(reason));
+    }
 }

@@ -538,3 +538,6 @@ fn answer_aged<S, R>(
     };
     answer(request, result)
 }
+
+#[cfg(test)]
+mod tests;

@@ -55,6 +55,14 @@ impl Drop for Reply {
     }
 }
 
+/// A watch at work.
+struct Watch {
+    /// `None`: it was told to end.
+    stop: Option<StopSource>,
+    /// `None`: its thread is being started.
+    thread: Option<Thread>,
+}
+
 struct EncodingJob {
     epoch: u64,
     stream: Arc<Stream>,
@@ -72,9 +80,16 @@ pub(super) struct Shared {
     decoding: Sender<u64>,
     encoding: Sender<EncodingJob>,
     waker: Waker,
-    /// Watches at work. One without its source was told to end.
-    watches: Mutex<HashMap<u64, (Option<StopSource>, Option<Thread>)>, { rank::LEAF }>,
+    /// Watches at work.
+    watches: Mutex<HashMap<u64, Watch>, { rank::LEAF }>,
     stop: StopToken,
+}
+
+/// What the threads wait in.
+struct Queues {
+    decoding: Receiver<u64>,
+    encoding: Receiver<EncodingJob>,
+    waiter: Waiter,
 }
 
 /// A handle to the service; clones share it.
@@ -156,6 +171,61 @@ impl SnapshotService {
         clock: Clock,
         metrics: Metrics,
     ) -> std::io::Result<Self> {
+        let (shared, stop, Queues { decoding, encoding, waiter }) =
+            Shared::new(settings, registry, clock, metrics)?;
+        let mut service = Self { shared: shared.clone(), stop, threads: Vec::new() };
+        let desk = shared.clone();
+        let desk = threads::spawn("snapshot-desk", STACK_PROTOCOL_BYTES, move || desk.look_after(waiter))?;
+        service.threads.push(desk);
+        for k in 0..settings.decoders.max(1) {
+            let (shared, jobs) = (shared.clone(), decoding.clone());
+            let body = move || shared.work(&jobs, |shared, epoch| shared.decode(epoch));
+            service.threads.push(threads::spawn(format!("decode-{k}"), STACK_CODEC_BYTES, body)?);
+        }
+        for k in 0..settings.encoders.max(1) {
+            let (shared, jobs) = (shared.clone(), encoding.clone());
+            let body = move || shared.work(&jobs, Shared::encode);
+            service.threads.push(threads::spawn(format!("snapshot-{k}"), STACK_CODEC_BYTES, body)?);
+        }
+        Ok(service)
+    }
+
+    /// A handle for those who ask.
+    #[must_use]
+    pub fn handle(&self) -> Snapshots {
+        Snapshots(self.shared.clone())
+    }
+
+    /// Answers everybody, and waits up to `limit` for each thread; returns whether all ended.
+    pub fn stop(mut self, limit: Duration) -> bool {
+        self.end();
+        let mut threads = std::mem::take(&mut self.threads);
+        // The guard is gone before anybody is waited for: a watch takes itself out at its end.
+        let watches = std::mem::take(&mut *self.shared.watches.lock());
+        threads.extend(watches.into_values().filter_map(|watch| watch.thread));
+        threads.into_iter().map(|thread| thread.join(limit)).filter(|ended| !ended).count() == 0
+    }
+
+    fn end(&mut self) {
+        self.stop.set();
+        let actions = self.shared.desk.lock().stop();
+        self.shared.perform(actions);
+    }
+}
+
+impl Drop for SnapshotService {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+impl Shared {
+    fn new(
+        settings: SnapshotSettings,
+        registry: Registry,
+        clock: Clock,
+        metrics: Metrics,
+    ) -> std::io::Result<(Arc<Self>, StopSource, Queues)> {
         let stop = StopSource::new();
         let waiter = Waiter::new()?;
         stop.token().wakes(&waiter.waker());
@@ -179,53 +249,9 @@ impl SnapshotService {
             watches: Mutex::default(),
             stop: stop.token(),
         });
-        let mut service = Self { shared: shared.clone(), stop, threads: Vec::new() };
-        let desk = shared.clone();
-        let desk = threads::spawn("snapshot-desk", STACK_PROTOCOL_BYTES, move || desk.look_after(waiter))?;
-        service.threads.push(desk);
-        for k in 0..settings.decoders.max(1) {
-            let (shared, jobs) = (shared.clone(), decoding_jobs.clone());
-            let body = move || shared.work(&jobs, |shared, epoch| shared.decode(epoch));
-            service.threads.push(threads::spawn(format!("decode-{k}"), STACK_CODEC_BYTES, body)?);
-        }
-        for k in 0..settings.encoders.max(1) {
-            let (shared, jobs) = (shared.clone(), encoding_jobs.clone());
-            let body = move || shared.work(&jobs, Shared::encode);
-            service.threads.push(threads::spawn(format!("snapshot-{k}"), STACK_CODEC_BYTES, body)?);
-        }
-        Ok(service)
+        Ok((shared, stop, Queues { decoding: decoding_jobs, encoding: encoding_jobs, waiter }))
     }
 
-    /// A handle for those who ask.
-    #[must_use]
-    pub fn handle(&self) -> Snapshots {
-        Snapshots(self.shared.clone())
-    }
-
-    /// Answers everybody, and waits up to `limit` for each thread; returns whether all ended.
-    pub fn stop(mut self, limit: Duration) -> bool {
-        self.end();
-        let mut threads = std::mem::take(&mut self.threads);
-        // The guard is gone before anybody is waited for: a watch takes itself out at its end.
-        let watches = std::mem::take(&mut *self.shared.watches.lock());
-        threads.extend(watches.into_values().filter_map(|(_, thread)| thread));
-        threads.into_iter().map(|thread| thread.join(limit)).filter(|ended| !ended).count() == 0
-    }
-
-    fn end(&mut self) {
-        self.stop.set();
-        let actions = self.shared.desk.lock().stop();
-        self.shared.perform(actions);
-    }
-}
-
-impl Drop for SnapshotService {
-    fn drop(&mut self) {
-        self.end();
-    }
-}
-
-impl Shared {
     /// Carries out what the desk decided. No lock is held here.
     pub(super) fn perform(&self, actions: Vec<Action<Arc<Stream>, Reply>>) {
         let mut actions = VecDeque::from(actions);
@@ -246,8 +272,8 @@ impl Shared {
                 }
                 Action::Ring { stream } => stream.request_keyframe(),
                 Action::EndWatch { watch } => {
-                    let source = self.watches.lock().get_mut(&watch).and_then(|(source, _)| source.take());
-                    drop(source);
+                    let stop = self.watches.lock().get_mut(&watch).and_then(|watch| watch.stop.take());
+                    drop(stop);
                 }
                 Action::Look => self.waker.wake(),
                 Action::Answer { reply, asked, result } => self.answer(reply, asked, result),
@@ -281,11 +307,25 @@ impl Shared {
     fn decode(self: &Arc<Self>, epoch: u64) {
         let Some((stream, deadline)) = self.desk.lock().begin(epoch) else { return };
         let mut unfinished = Unfinished { shared: self, epoch, what: Job::Decode };
-        let decoding =
-            DecodeSettings { pixels_max: self.settings.pixels_max, run_limit: self.settings.limit };
-        let mut decoder = StreamDecoder::new(decoding, self.clock.clone(), self.metrics.clone());
+        let mut decoder = self.decoder();
         let result = self.run(&mut decoder, &stream, deadline);
         unfinished.what = Job::Done;
+        self.end_decoding(epoch, stream, decoder, result);
+    }
+
+    fn decoder(&self) -> StreamDecoder {
+        let SnapshotSettings { pixels_max, limit, .. } = self.settings;
+        let settings = DecodeSettings { pixels_max, run_limit: limit };
+        StreamDecoder::new(settings, self.clock.clone(), self.metrics.clone())
+    }
+
+    fn end_decoding(
+        self: &Arc<Self>,
+        epoch: u64,
+        stream: Arc<Stream>,
+        decoder: StreamDecoder,
+        result: Result<(YuvPicture, u64), Failure>,
+    ) {
         let now = self.clock.now();
         match result {
             Ok((picture, covers)) => {
@@ -372,7 +412,7 @@ impl Shared {
         let stop = StopSource::new();
         let token = stop.token();
         // Before the thread runs: it takes itself out of the map at its end.
-        self.watches.lock().insert(number, (Some(stop), None));
+        self.watches.lock().insert(number, Watch { stop: Some(stop), thread: None });
         let name = format!("watch-{number}");
         let (shared, epoch) = (self.clone(), stream.epoch());
         let body = move || {
@@ -382,8 +422,8 @@ impl Shared {
         };
         match threads::spawn(name, STACK_CODEC_BYTES, body) {
             Ok(thread) => {
-                if let Some((_, slot)) = self.watches.lock().get_mut(&number) {
-                    *slot = Some(thread);
+                if let Some(watch) = self.watches.lock().get_mut(&number) {
+                    watch.thread = Some(thread);
                 }
             }
             // The body was dropped, and with it the guard's place: the desk must hear it from us.
@@ -435,37 +475,41 @@ impl Shared {
 
     /// The body of `snapshot-desk`: sleeps until a deadline or until a stream that owes a keyframe has moved.
     fn look_after(&self, mut waiter: Waiter) {
-        let mut owed: HashMap<u64, (Arc<Stream>, Subscription)> = HashMap::new();
+        let mut owed = HashMap::new();
         while !self.stop.is_set() {
-            let now = self.clock.now();
-            let (actions, awaiting, next) = {
-                let mut desk = self.desk.lock();
-                (desk.look(now), desk.awaiting(), desk.next_look())
-            };
-            self.perform(actions);
-            owed.retain(|epoch, _| awaiting.iter().any(|(awaited, ..)| awaited == epoch));
-            for (epoch, stream, unusable) in awaiting {
-                // Subscribed first and looked at after: a keyframe in between is seen, and later ones wake us.
-                let (stream, subscription) = owed.entry(epoch).or_insert_with(|| {
-                    let subscription = stream.subscribe(KEYFRAME_QUEUE, Some(waiter.waker()));
-                    (stream, subscription)
-                });
-                subscription.live.receiver().try_iter().for_each(drop);
-                let actions = if stream.ended().is_some() {
-                    self.desk.lock().ended(epoch)
-                } else if stream.span().group.is_some_and(|group| Some(group.first_seq) != unusable) {
-                    self.desk.lock().keyframe_came(now, epoch)
-                } else {
-                    continue;
-                };
-                owed.remove(&epoch);
-                self.perform(actions);
-            }
-            if let Err(error) = waiter.wait_until(&[], now, next) {
+            let next = self.look_around(&mut owed, &waiter);
+            if let Err(error) = waiter.wait_until(&[], self.clock.now(), next) {
                 tracing::error!("snapshot desk cannot sleep: {error}");
                 return;
             }
         }
+    }
+
+    /// Looks at deadlines, and at streams that owe a keyframe; `owed` keeps the subscriptions that wake us for these.
+    /// Returns when to look again.
+    fn look_around(&self, owed: &mut HashMap<u64, Subscription>, waiter: &Waiter) -> Option<Instant> {
+        let now = self.clock.now();
+        let (actions, awaiting) = {
+            let mut desk = self.desk.lock();
+            (desk.look(now), desk.awaiting())
+        };
+        self.perform(actions);
+        owed.retain(|epoch, _| awaiting.iter().any(|(awaited, ..)| awaited == epoch));
+        for (epoch, stream, unusable) in awaiting {
+            // Subscribed first and looked at after: a keyframe in between is seen, and later ones wake us.
+            let subscribe = || stream.subscribe(KEYFRAME_QUEUE, Some(waiter.waker()));
+            owed.entry(epoch).or_insert_with(subscribe).live.receiver().try_iter().for_each(drop);
+            let actions = if stream.ended().is_some() {
+                self.desk.lock().ended(epoch)
+            } else if stream.span().group.is_some_and(|group| Some(group.first_seq) != unusable) {
+                self.desk.lock().keyframe_came(now, epoch)
+            } else {
+                continue;
+            };
+            owed.remove(&epoch);
+            self.perform(actions);
+        }
+        self.desk.lock().next_look()
     }
 }
 
@@ -513,5 +557,92 @@ impl Drop for EndingWatch<'_> {
         drop(watch);
         let actions = self.shared.desk.lock().watch_ended(self.shared.clock.now(), self.epoch, self.number);
         self.shared.perform(actions);
+    }
+}
+
+/// The service without threads: a test turns its jobs one by one.
+#[cfg(test)]
+pub(super) mod by_hand {
+    use super::*;
+
+    pub(crate) struct ByHand {
+        shared: Arc<Shared>,
+        queues: Queues,
+        _stop: StopSource,
+    }
+
+    /// A decoding job that has left the queue.
+    pub(crate) struct Begun {
+        epoch: u64,
+        stream: Arc<Stream>,
+        deadline: Instant,
+        decoder: StreamDecoder,
+        /// Of a job that has decoded, and not yet told the desk.
+        result: Option<Result<(YuvPicture, u64), Failure>>,
+    }
+
+    impl ByHand {
+        pub(crate) fn new(
+            settings: SnapshotSettings,
+            registry: Registry,
+            clock: Clock,
+            metrics: Metrics,
+        ) -> Self {
+            let (shared, stop, queues) = Shared::new(settings, registry, clock, metrics).unwrap();
+            Self { shared, queues, _stop: stop }
+        }
+
+        pub(crate) fn snapshots(&self) -> Snapshots {
+            Snapshots(self.shared.clone())
+        }
+
+        /// Does the next decoding job; returns whether there was one.
+        pub(crate) fn decode(&self) -> bool {
+            self.queues.decoding.try_recv().map(|epoch| self.shared.decode(epoch)).is_ok()
+        }
+
+        /// Likewise for an encoding job.
+        pub(crate) fn encode(&self) -> bool {
+            self.queues.encoding.try_recv().map(|job| self.shared.encode(job)).is_ok()
+        }
+
+        /// A job that has decoded this many units of the group.
+        pub(crate) fn begin_decoding(&self, units: usize) -> Begun {
+            let epoch = self.queues.decoding.try_recv().unwrap();
+            let (stream, deadline) = self.shared.desk.lock().begin(epoch).unwrap();
+            let mut decoder = self.shared.decoder();
+            for unit in &stream.gop().units[..units] {
+                decoder.step(unit, false).unwrap();
+            }
+            Begun { epoch, stream, deadline, decoder, result: None }
+        }
+
+        /// A job that has its picture, and has not told it yet.
+        pub(crate) fn decode_untold(&self) -> Begun {
+            let mut begun = self.begin_decoding(0);
+            begun.result = Some(self.shared.run(&mut begun.decoder, &begun.stream, begun.deadline));
+            begun
+        }
+
+        pub(crate) fn finish_decoding(&self, mut begun: Begun) {
+            let run = || self.shared.run(&mut begun.decoder, &begun.stream, begun.deadline);
+            let result = begun.result.unwrap_or_else(run);
+            self.shared.end_decoding(begun.epoch, begun.stream, begun.decoder, result);
+        }
+
+        /// What a panic in a decoder leaves behind.
+        pub(crate) fn lose_decoding(&self, begun: Begun) {
+            drop(Unfinished { shared: &self.shared, epoch: begun.epoch, what: Job::Decode });
+        }
+
+        pub(crate) fn lose_encoding(&self) {
+            let job = self.queues.encoding.try_recv().unwrap();
+            drop(Unfinished { shared: &self.shared, epoch: job.epoch, what: Job::Encode(job.scale) });
+        }
+
+        /// What `snapshot-desk` does each time that it wakes.
+        pub(crate) fn look(&self) {
+            self.shared.look_around(&mut HashMap::new(), &self.queues.waiter);
+        }
     }
 }
