@@ -6,25 +6,13 @@ use rand::{Rng as _, SeedableRng as _};
 
 use super::*;
 use crate::base::clock::Clock;
-use crate::media::h264::framing::avcc_units;
 use crate::media::h264::tests::{PPS, SPS_640X360};
 use crate::proto::rtp::jitter::{Inserted, JitterBuffer};
 use crate::proto::rtp::pack_h264::{PAYLOAD_BYTES_MAX, pack, packet};
+use crate::proto::rtp::test_source::{Source, idr_slice, number_of, p_slice};
 
 const TYPE: u8 = 108;
 const SSRC: u32 = 7;
-
-fn idr_slice(size: usize, fill: u8) -> Vec<u8> {
-    let mut nal = vec![0x65, 0b1011_1000];
-    nal.resize(size.max(3), fill.max(4));
-    nal
-}
-
-fn p_slice(size: usize, fill: u8) -> Vec<u8> {
-    let mut nal = vec![0x41, 0b1001_1010];
-    nal.resize(size.max(3), fill.max(4));
-    nal
-}
 
 fn bytes(sequence: u16, timestamp: u32, marker: bool, payload: &[u8]) -> Vec<u8> {
     packet(TYPE, marker, sequence, timestamp, SSRC, payload)
@@ -191,54 +179,13 @@ fn time_goes_on_across_its_wrap_and_the_orientation_holds_until_changed() {
     assert_eq!(units, expected);
 }
 
-/// Pictures as an encoder makes them: an IDR every `gop` pictures and where asked, some in several slices.
-struct Source {
-    random: StdRng,
-    builder: UnitBuilder,
-    number: u32,
-    gop: u32,
-}
-
-impl Source {
-    fn next(&mut self, now: Instant, force_key: bool) -> AccessUnit {
-        let key = force_key || self.number.is_multiple_of(self.gop);
-        if key {
-            self.builder.push(SPS_640X360);
-            self.builder.push(PPS);
-        }
-        for slice in 0..self.random.random_range(1..4_u8) {
-            let size = self.random.random_range(8..if key { 9000 } else { 3000 });
-            let mut nal = if key { idr_slice(size, slice) } else { p_slice(size, slice) };
-            if slice > 0 {
-                // first_mb 1, slice_type 5 or 7, pps 0.
-                nal[1] = if key { 0b0100_0010 } else { 0b0100_0110 };
-                nal[2] = if key { 0b0010_0000 } else { 0b1000_0000 };
-            }
-            nal[3..7].copy_from_slice(&(self.number | 0x0101_0000).to_be_bytes());
-            self.builder.push(&nal);
-        }
-        let pts = Timestamp::video(i64::from(self.number) * 3000);
-        self.number += 1;
-        self.builder.finish(UnitTimes { arrived: now, pts, dts: pts }).unwrap().unwrap()
-    }
-}
-
-fn number_of(unit: &AccessUnit) -> u32 {
-    let nal = avcc_units(&unit.data).next().unwrap().unwrap();
-    u32::from_be_bytes(nal[3..7].try_into().unwrap()) & 0xFFFF
-}
-
-fn source(seed: u64, gop: u32) -> Source {
-    Source { random: StdRng::seed_from_u64(seed), builder: UnitBuilder::new(u64::MAX), number: 0, gop }
-}
-
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(60))]
 
     #[test]
     fn packing_and_taking_apart_is_the_identity(seed in any::<u64>(), mtu in 100_usize..1500) {
         let now = Clock::manual().now();
-        let mut source = source(seed, 10);
+        let mut source = Source::new(seed, 10);
         let mut depacketizer = H264Depacketizer::new(u64::MAX);
         let mut out = VecDeque::new();
         let mut sent = Vec::new();
@@ -266,7 +213,7 @@ proptest! {
     fn under_loss_and_jitter_only_whole_chains_are_delivered(seed in any::<u64>(), loss in 0.0..0.1_f64) {
         let start = Clock::manual().now();
         let mut random = StdRng::seed_from_u64(seed);
-        let mut source = source(seed, 30);
+        let mut source = Source::new(seed, 30);
         let mut sent = Vec::new();
         let mut on_the_way: Vec<(Instant, u32, Vec<u8>)> = Vec::new();
         let mut sequence = random.random::<u16>();
@@ -322,7 +269,8 @@ proptest! {
                 }
             }
         }
-        prop_assert!(loss > 0.001 || delivered >= 299, "{delivered}");
+        // Without loss only the first picture can go, when it was overtaken before anything was known.
+        prop_assert!(loss > 0.001 || delivered >= 270, "{delivered}");
     }
 
     /// Payloads that no sender makes: taken or dropped, without harm.

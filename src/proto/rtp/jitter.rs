@@ -15,8 +15,9 @@ const LATE_MAX: i64 = 4096;
 const REMEMBERED_MAX: usize = 64;
 /// Shortest and longest wait before a missing packet is asked for: it may only have been overtaken.
 const OVERTAKEN_WAIT: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(40));
-/// Round-trip time before the first measurement.
-const ROUND_TRIP_UNKNOWN: Duration = Duration::from_millis(60);
+/// Round-trip time before the first measurement. A packet that comes sooner than half of it after it was asked for
+/// was only overtaken.
+const ROUND_TRIP_GUESS: Duration = Duration::from_millis(40);
 /// Bounds of the measured round-trip time.
 const ROUND_TRIP: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(500));
 /// Times one packet is asked for.
@@ -74,8 +75,10 @@ pub struct JitterBuffer {
     missing: BTreeMap<i64, Missing>,
     given_up: BTreeMap<i64, Instant>,
     astray: Option<u16>,
+    /// How long a missing packet is given before it is asked for: as far behind as overtaken ones came lately.
     overtaken_wait: Duration,
-    round_trip: Option<Duration>,
+    /// Smoothed round-trip time and its variation, as TCP keeps them (RFC 6298).
+    round_trip: Option<(Duration, Duration)>,
     /// Packets given up since the last one was handed out.
     lost: u64,
     counts: JitterCounts,
@@ -93,6 +96,19 @@ pub struct JitterCounts {
     pub missed: u64,
     /// Requests for a packet.
     pub asks: u64,
+}
+
+impl std::ops::Add for JitterCounts {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self {
+            lost: self.lost + other.lost,
+            late: self.late + other.late,
+            missed: self.missed + other.missed,
+            asks: self.asks + other.asks,
+        }
+    }
 }
 
 impl JitterBuffer {
@@ -124,13 +140,7 @@ impl JitterBuffer {
     /// Time from asking for a packet to its arrival; `None` before one was answered.
     #[must_use]
     pub fn round_trip(&self) -> Option<Duration> {
-        self.round_trip
-    }
-
-    /// Tells how much packets overtake each other on this way: missing ones are given that long before they are asked
-    /// for.
-    pub fn set_variation(&mut self, variation: Duration) {
-        self.overtaken_wait = (variation * 2).clamp(OVERTAKEN_WAIT.0, OVERTAKEN_WAIT.1);
+        self.round_trip.map(|(smoothed, _)| smoothed)
     }
 
     /// Takes a packet with its sequence number. After [`Inserted::Held`], and after [`Inserted::Next`] was used, call
@@ -149,7 +159,7 @@ impl JitterBuffer {
         self.astray = None;
         if extended < next {
             if let Some(asked) = self.given_up.remove(&extended) {
-                self.measure(now, asked);
+                self.measure(now.saturating_duration_since(asked));
             }
             self.counts.late += 1;
             return Inserted::Late;
@@ -158,9 +168,8 @@ impl JitterBuffer {
             self.counts.late += 1;
             return Inserted::Late;
         }
-        if let Some(Missing { asked: Some(asked), asks: 1, .. }) = self.missing.remove(&extended) {
-            // One request, one answer: with several it would be unknown which one was answered (Karn).
-            self.measure(now, asked);
+        if let Some(missing) = self.missing.remove(&extended) {
+            self.learn(now, &missing);
         }
         for absent in self.highest + 1..extended {
             self.missing.insert(absent, Missing { noticed: now, asked: None, asks: 0 });
@@ -215,14 +224,49 @@ impl JitterBuffer {
         Inserted::Held
     }
 
-    fn measure(&mut self, now: Instant, asked: Instant) {
-        let sample = now.saturating_duration_since(asked).clamp(ROUND_TRIP.0, ROUND_TRIP.1);
-        self.round_trip = Some(self.round_trip.map_or(sample, |old| (old * 7 + sample) / 8));
+    /// A missing packet came: was it only overtaken, or is it the answer to our question?
+    fn learn(&mut self, now: Instant, missing: &Missing) {
+        let waited = missing.asked.map(|asked| now.saturating_duration_since(asked));
+        match waited {
+            // With several questions it would be unknown which one was answered (Karn).
+            _ if missing.asks > 1 => {}
+            Some(waited) if waited >= self.round_trip_or_guess() / 2 => self.measure(waited),
+            _ => {
+                let behind = now.saturating_duration_since(missing.noticed);
+                let wait = self.overtaken_wait.mul_f32(0.98).max(behind.mul_f32(1.1));
+                self.overtaken_wait = wait.clamp(OVERTAKEN_WAIT.0, OVERTAKEN_WAIT.1);
+                // Asked for too soon: it was not missing after all.
+                self.counts.missed -= u64::from(missing.asks).min(self.counts.missed);
+            }
+        }
     }
 
-    /// How long the first missing packet is waited for.
+    fn measure(&mut self, sample: Duration) {
+        let sample = sample.clamp(ROUND_TRIP.0, ROUND_TRIP.1);
+        self.round_trip = Some(match self.round_trip {
+            None => (sample, sample / 4),
+            Some((smoothed, variation)) => {
+                ((smoothed * 7 + sample) / 8, (variation * 3 + smoothed.abs_diff(sample)) / 4)
+            }
+        });
+    }
+
+    fn round_trip_or_guess(&self) -> Duration {
+        self.round_trip.map_or(ROUND_TRIP_GUESS, |(smoothed, _)| smoothed)
+    }
+
+    /// When a question that was not answered is asked again.
+    fn again_wait(&self) -> Duration {
+        let (smoothed, variation) = self.round_trip.unwrap_or((ROUND_TRIP_GUESS, ROUND_TRIP_GUESS / 8));
+        (smoothed + variation * 2).max(OVERTAKEN_WAIT.0 * 2)
+    }
+
+    /// How long the first missing packet is waited for: two questions have time to be answered.
     fn patience(&self) -> Duration {
-        let needed = self.overtaken_wait + self.round_trip.unwrap_or_default().mul_f32(2.5);
+        if self.round_trip.is_none() {
+            return self.hold_back;
+        }
+        let needed = self.overtaken_wait + self.again_wait() * 2;
         needed.clamp(self.hold_back, self.hold_back * HOLD_BACK_GROWTH_MAX)
     }
 
@@ -289,10 +333,6 @@ impl JitterBuffer {
         }
         self.counts.asks += asks.len() as u64;
         asks
-    }
-
-    fn again_wait(&self) -> Duration {
-        self.round_trip.unwrap_or(ROUND_TRIP_UNKNOWN).mul_f32(1.25).max(OVERTAKEN_WAIT.0 * 2)
     }
 
     /// When [`JitterBuffer::pop`] will give up a hole, or, if `asking`, a packet is to be asked for.

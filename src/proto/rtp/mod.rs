@@ -8,6 +8,13 @@ pub mod depack_h264;
 pub mod header;
 pub mod jitter;
 pub mod opus;
+pub mod orientation;
 pub mod pack_h264;
+pub mod rate;
 pub mod receiver;
 pub mod rtcp;
+pub mod source;
+mod track;
+
+#[cfg(test)]
+pub(crate) mod test_source;
