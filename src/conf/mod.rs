@@ -183,6 +183,12 @@ fn contradictions(config: &Config, effective: &[Entry]) -> Vec<String> {
             origin("disable_rest_auth")
         ));
     }
+    if config.rest_auth_user.contains(':') {
+        faults.push(format!(
+            "{}: rest_auth_user: a colon is wrong, expected a name without one (RFC 7617)",
+            origin("rest_auth_user")
+        ));
+    }
     faults
 }
 

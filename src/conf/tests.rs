@@ -67,10 +67,11 @@ fn every_wrong_value_is_told_with_file_line_key_and_what_was_expected() {
 
 #[test]
 fn values_that_contradict_each_other_are_faults() {
-    let faults =
-        faults("media_port_from=32000\nmedia_port_to=31000\ntls.cert=a.pem\ndisable_rest_auth=false\n");
+    let faults = faults(
+        "media_port_from=32000\nmedia_port_to=31000\ntls.cert=a.pem\ndisable_rest_auth=false\nrest_auth_user=a:b\n",
+    );
     let keys: Vec<_> = faults.iter().map(|fault| fault.split(": ").nth(1).unwrap_or("")).collect();
-    assert_eq!(keys, ["media_port_to", "tls.key", "rest_auth_password"], "{faults:?}");
+    assert_eq!(keys, ["media_port_to", "tls.key", "rest_auth_password", "rest_auth_user"], "{faults:?}");
     assert!(faults[0].contains("media_port_from, which is 32000 (a.properties:1)"));
 }
 

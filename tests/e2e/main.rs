@@ -1,6 +1,7 @@
 //! End to end: the whole server on free ports, real sockets, real pictures.
 
 #[path = "../support/mod.rs"]
+#[allow(dead_code, unreachable_pub, reason = "a set of tools for all topics, of which each takes some")]
 mod support;
 
 mod process;
