@@ -7,14 +7,19 @@ mod settings;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::base::clock::Clock;
 use crate::base::metrics::Metrics;
 use crate::conf::Config;
 use crate::edge::accept::{Acceptor, Connections};
-use crate::edge::tls::TlsError;
+use crate::edge::ports::MediaPorts;
+use crate::edge::rtc::RtcService;
+use crate::edge::tls::{self, TlsError};
+use crate::edge::ws::{self, WsService};
 use crate::hub::Registry;
+use crate::proto::dtls::{Certificate, CertificateError};
 use crate::services::auto::AutoSnapshots;
 use crate::services::snapshot::{SnapshotService, Snapshots};
 use crate::services::test_card::{CardError, DemoPublisher};
@@ -53,6 +58,9 @@ pub enum StartError {
         /// What the system says.
         source: io::Error,
     },
+    /// Media has no certificate.
+    #[error("no certificate for media")]
+    Certificate(#[from] CertificateError),
     /// The test card cannot be published.
     #[error("cannot publish the test card")]
     Demo(#[from] CardError),
@@ -79,6 +87,37 @@ pub struct Door {
     pub serves: &'static str,
     /// Where it listens, with the port that was taken.
     pub address: SocketAddr,
+}
+
+/// A TCP port that the configuration knows.
+struct Plan {
+    name: &'static str,
+    key: &'static str,
+    port: Option<u16>,
+    is_secure: bool,
+    is_signalling: bool,
+    serves: &'static str,
+}
+
+impl Plan {
+    fn scheme(&self) -> &'static str {
+        match (self.is_signalling, self.is_secure) {
+            (true, false) => "ws",
+            (true, true) => "wss",
+            (false, false) => "http",
+            (false, true) => "https",
+        }
+    }
+}
+
+/// All of them, in the order of the banner.
+fn plans(config: &Config) -> Vec<Plan> {
+    let signalling =
+        |name, key, port, is_secure, serves| Plan { name, key, port, is_secure, is_signalling: true, serves };
+    vec![
+        signalling("ws", "ws.port", config.ws_port, false, "signalling"),
+        signalling("wss", "wss.port", config.wss_port, true, "signalling over TLS"),
+    ]
 }
 
 /// How long a stop may take in all.
@@ -138,7 +177,50 @@ impl App {
         if demo {
             app.demo = Some(DemoPublisher::start(settings::demo(config), &app.registry, app.clock.clone())?);
         }
+        app.open_doors(config)?;
         Ok(app)
+    }
+
+    /// Opens every port that has a number.
+    fn open_doors(&mut self, config: &Config) -> Result<(), StartError> {
+        let wanted = plans(config);
+        let tls = if wanted.iter().any(|plan| plan.port.is_some() && plan.is_secure) {
+            Some(tls::server_config(&settings::tls(config), self.clock.wall())?)
+        } else {
+            None
+        };
+        let rtc = RtcService::new(
+            settings::rtc(config),
+            MediaPorts::new(settings::media_ports(config)),
+            Arc::new(Certificate::generate()?),
+            self.registry.clone(),
+            self.metrics.clone(),
+            self.clock.clone(),
+        );
+        let ws = WsService::new(
+            settings::ws(config),
+            self.registry.clone(),
+            ws::take_from(self.snapshots.handle()),
+            rtc,
+            self.metrics.clone(),
+            self.clock.clone(),
+        );
+        for plan in wanted {
+            let Some(port) = plan.port else { continue };
+            let address = SocketAddr::new(config.ip_local, port);
+            let tls = tls.clone().filter(|_| plan.is_secure);
+            let acceptor = ws.listen(plan.name, address, tls, self.connections.clone());
+            let acceptor =
+                acceptor.map_err(|source| StartError::Listen { key: plan.key, address, source })?;
+            self.doors.push(Door {
+                name: plan.name,
+                scheme: plan.scheme(),
+                serves: plan.serves,
+                address: acceptor.address(),
+            });
+            self.acceptors.push((plan.name, acceptor));
+        }
+        Ok(())
     }
 
     /// The open TCP ports.

@@ -5,7 +5,12 @@ use std::time::Duration;
 
 use crate::conf::{Config, SnapshotNaming};
 use crate::edge::accept::ConnectionLimits;
+use crate::edge::ports::PortSettings;
+use crate::edge::rtc::RtcSettings;
+use crate::edge::tls::TlsSettings;
+use crate::edge::ws::WsSettings;
 use crate::hub::{GopLimits, Registry};
+use crate::proto::signal::SignalSettings;
 use crate::services::auto::{AutoSettings, Naming};
 use crate::services::decode::DecodeSettings;
 use crate::services::snapshot::SnapshotSettings;
@@ -38,6 +43,67 @@ pub(super) fn connections(config: &Config) -> ConnectionLimits {
     ConnectionLimits {
         total: narrow(config.connections_max),
         per_address: narrow(config.connections_per_address_max),
+    }
+}
+
+pub(super) fn tls(config: &Config) -> TlsSettings {
+    TlsSettings {
+        cert: config.tls_cert.clone(),
+        key: config.tls_key.clone(),
+        data_dir: config.data_dir.clone(),
+        names: config.ip.iter().map(ToString::to_string).collect(),
+    }
+}
+
+pub(super) fn media_ports(config: &Config) -> PortSettings {
+    PortSettings {
+        address: config.ip_local,
+        from: config.media_port_from,
+        to: config.media_port_to,
+        receive_buffer_bytes: config.rtp_receive_buffer_size,
+        send_buffer_bytes: config.rtp_send_buffer_size,
+    }
+}
+
+pub(super) fn rtc(config: &Config) -> RtcSettings {
+    // An answer without a session name is no SDP (RFC 8866 section 5.3 has this one for "none").
+    let session_name = if config.user_agent.is_empty() { "-" } else { &config.user_agent };
+    RtcSettings {
+        external_addresses: config.ip.clone(),
+        codecs: config.codecs.clone(),
+        ice_timeout: config.ice_timeout,
+        handshake_timeout: config.dtls_timeout,
+        consent_timeout: config.ice_consent_timeout,
+        rtp_activity: config.rtp_activity,
+        pixels_max: pixels_max(config),
+        bitrate_max_bps: config.video_bitrate_max_kbps.saturating_mul(1000),
+        session_name: session_name.to_owned(),
+    }
+}
+
+/// Time in which a client that has something to read must read some of it.
+const WRITE_LIMIT: Duration = Duration::from_secs(10);
+/// Time for saying goodbye, far less than a stop may take in all.
+const CLOSE_LIMIT: Duration = Duration::from_secs(2);
+/// Snapshots that one connection may wait for at once: a page has a button, not a hundred.
+const SNAPSHOTS_PER_CONNECTION_MAX: usize = 32;
+/// Frames that are no messages; a page that sends more is no client of ours.
+const BAD_MESSAGES_MAX: u32 = 100;
+
+pub(super) fn ws(config: &Config) -> WsSettings {
+    WsSettings {
+        handshake_limit: config.connection_handshake,
+        message_max_bytes: config.ws_message_max_bytes,
+        write_limit: WRITE_LIMIT,
+        close_limit: CLOSE_LIMIT,
+        signal: SignalSettings {
+            ping_interval: config.keep_alive_interval,
+            ping_probes: narrow(config.keep_alive_probes),
+            connection_limit: config.connection_handshake,
+            streams_max: narrow(config.streams_per_connection_max),
+            snapshots_max: SNAPSHOTS_PER_CONNECTION_MAX,
+            bad_messages_max: BAD_MESSAGES_MAX,
+        },
     }
 }
 

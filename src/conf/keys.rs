@@ -107,6 +107,11 @@ keys! {
         "keep_alive.server_interval" = "5000" => keep_alive_interval: Duration, Milliseconds { from: 100, to: 600_000 };
         /// Pings without an answer after which a signalling connection is closed.
         "keep_alive.probes" = "10" => keep_alive_probes: u64, Whole { from: 1, to: 1000 };
+        /// How long a new connection may take for TLS and its first words: the WebSocket handshake, the `connection`
+        /// message, the head of an HTTP request.
+        "connection_handshake_ms" = "10000" => connection_handshake: Duration, Milliseconds { from: 100, to: 600_000 };
+        /// Largest signalling message from a client.
+        "ws_message_max_bytes" = "1MiB" => ws_message_max_bytes: usize, Bytes { from: 65_536, to: 1 << 28 };
         /// Connections that may be open at once on all TCP ports together. More are refused.
         "connections_max" = "2000" => connections_max: u64, Whole { from: 1, to: 1_000_000 };
         /// Connections that may be open at once from one address.
@@ -119,6 +124,16 @@ keys! {
         "rtp_activity_detecting" = "true,60" => rtp_activity: Option<Duration>, SwitchAndSeconds { to: 86_400 };
         /// Streams that may be published at once.
         "streams_max" = "1000" => streams_max: u64, Whole { from: 1, to: 1_000_000 };
+        /// Streams that one signalling connection may publish at once.
+        "streams_per_connection_max" = "50" => streams_per_connection_max: u64, Whole { from: 1, to: 1_000_000 };
+        /// How long a publisher may take to connect its media: to the first connectivity check.
+        "ice_timeout_ms" = "15000" => ice_timeout: Duration, Milliseconds { from: 100, to: 600_000 };
+        /// How long the DTLS handshake may take after that.
+        "dtls_timeout_ms" = "15000" => dtls_timeout: Duration, Milliseconds { from: 100, to: 600_000 };
+        /// A publisher whose connectivity checks stay away for so long is gone (RFC 7675 says 30 seconds).
+        "ice_consent_timeout_ms" = "30000" => ice_consent_timeout: Duration, Milliseconds { from: 1000, to: 600_000 };
+        /// Session name in answers to browsers.
+        "user_agent" = "Stillcast" => user_agent: String, Line;
         /// Highest bit rate in kbit/s that a publisher is allowed.
         "video_bitrate_max_kbps" = "10000" => video_bitrate_max_kbps: u64, Whole { from: 100, to: 1_000_000 };
         /// Largest picture: a stream with more pixels than this size has is not decoded.
@@ -261,7 +276,6 @@ pub static NOT_SERVED: &[&str] = &[
     "streaming_sessions_keep_alive_interval",
     "streaming_video_decoder_fast_start",
     "transcoding_disabled",
-    "user_agent",
     "vod_live_loop",
     "vod_stream_timeout",
     "wss.cert.password",
