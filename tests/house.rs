@@ -181,7 +181,7 @@ const DOORS: &[(&str, &[&str])] = &[
     ("rouille", &["src/edge/http", "src/edge/rest", "src/edge/web"]),
     ("rtp", &["src/proto/rtp/"]),
     ("rust_embed", &["src/edge/web"]),
-    ("rustix", &["src/base/", "src/services/auto/store.rs"]),
+    ("rustix", &["src/base/", "src/services/auto/store.rs", "src/edge/web/files.rs"]),
     ("rustls", &["src/edge/tls", "src/proto/dtls"]),
     ("signal_hook", &["src/cli.rs"]),
     ("socket2", &["src/edge/"]),

@@ -20,6 +20,9 @@ use rustix::fs::{AtFlags, FileType, Mode, OFlags, open, openat, statat};
 #[folder = "src/edge/web/pages/"]
 struct Pages;
 
+/// Where recordings will be found, below a prefix: never a folder of pages.
+const RECORDS: &str = "records";
+
 /// The files under both prefixes.
 #[derive(Clone, Debug)]
 pub(super) struct Files {
@@ -51,6 +54,9 @@ impl Files {
     /// folder, a folder itself and absent look the same.
     pub(super) fn get(&self, request: &Request, encoded_path: &str) -> Option<Response> {
         let components = components(encoded_path)?;
+        if components.first().is_some_and(|first| first.eq_ignore_ascii_case(RECORDS)) {
+            return None;
+        }
         let found = self
             .folder
             .as_deref()

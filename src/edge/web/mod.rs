@@ -24,8 +24,6 @@ pub const DEMO_PAGE: &str = "/client2/examples/demo/streaming/stream-snapshot/st
 
 /// The web client's prefixes, the same below both.
 const PREFIXES: [&str; 2] = ["/client2/", "/client/"];
-/// Where recordings will be found, below a prefix: never a folder of pages.
-const RECORDS: &str = "records";
 
 /// What pages are served.
 #[derive(Clone, Debug)]
@@ -83,9 +81,6 @@ impl Site {
         let rest = PREFIXES.iter().find_map(|prefix| path.strip_prefix(prefix))?;
         if rest.is_empty() {
             return Some(to_demo());
-        }
-        if rest.split('/').next().is_some_and(|first| first.eq_ignore_ascii_case(RECORDS)) {
-            return None;
         }
         self.files.get(request, rest)
     }
