@@ -95,6 +95,13 @@ impl MediaPorts {
         Err(PortError::Exhausted)
     }
 
+    /// Ports in the range; `None` when the system chooses them.
+    #[must_use]
+    pub fn size(&self) -> Option<usize> {
+        let PortSettings { from, to, .. } = self.0.settings;
+        (from != 0).then(|| (from..=to).len())
+    }
+
     /// Ports taken now.
     #[must_use]
     pub fn taken(&self) -> usize {

@@ -1,7 +1,10 @@
 //! End to end: the whole server on free ports, real sockets, real pictures.
 
+#[allow(dead_code, unreachable_pub, reason = "a set of tools for all topics, of which each takes some")]
 #[path = "../support/mod.rs"]
 #[allow(dead_code, unreachable_pub, reason = "a set of tools for all topics, of which each takes some")]
 mod support;
 
+mod pictures;
 mod process;
+mod rest;

@@ -217,6 +217,10 @@ fn the_old_console_can_read_the_statistics() {
         (value("connection", "connections"), value("connection", "connections_websocket")),
         ("1".into(), "0".into())
     );
+    assert_eq!(
+        (value("port", "ports_media_free"), value("port", "ports_media_busy")),
+        ("100".into(), "0".into())
+    );
     assert!(value("system", "system_memory_total").parse::<u64>().unwrap() > 0);
     assert!(value("system", "system_memory_free").parse::<u64>().unwrap() > 0);
     value("system", "system_java_cpu_usage").parse::<f64>().unwrap();

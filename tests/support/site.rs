@@ -11,6 +11,7 @@ use stillcast::base::metrics::Metrics;
 use stillcast::base::threads;
 use stillcast::edge::accept::{AcceptSettings, Acceptor, ConnectionLimits, Connections};
 use stillcast::edge::http::{HttpServer, HttpSettings};
+use stillcast::edge::ports::{MediaPorts, PortSettings};
 use stillcast::edge::rest::access::{CorsSettings, Credentials};
 use stillcast::edge::rest::{Rest, RestSettings};
 use stillcast::edge::tls::Transport;
@@ -86,8 +87,15 @@ impl TestSite {
             node_id: "n".repeat(32) + "@192.0.2.1",
         };
         let rest = Rest::new(settings, registry.clone(), service.handle(), metrics.clone(), clock.clone());
+        let ports = MediaPorts::new(PortSettings {
+            address: "127.0.0.1".parse().unwrap(),
+            from: 40_000,
+            to: 40_099,
+            receive_buffer_bytes: 65_536,
+            send_buffer_bytes: 65_536,
+        });
         let web = WebSettings { web_dir: options.web_dir };
-        let site = Site::new(web, rest, registry.clone(), metrics.clone(), clock.clone());
+        let site = Site::new(web, rest, registry.clone(), metrics.clone(), ports, clock.clone());
         let http = HttpServer::new(options.http, Arc::new(site), metrics.clone(), clock.clone());
         let limits = ConnectionLimits { total: 200, per_address: 200 };
         let acceptor = Acceptor::start(

@@ -15,6 +15,7 @@ use crate::base::clock::Clock;
 use crate::base::metrics::Metrics;
 use crate::base::threads;
 use crate::edge::http::{Handler, RequestError};
+use crate::edge::ports::MediaPorts;
 use crate::edge::rest::error::ApiError;
 use crate::edge::rest::{Rest, path_of};
 use crate::hub::Registry;
@@ -43,16 +44,17 @@ pub struct Site {
 }
 
 impl Site {
-    /// The site over these parts.
+    /// The site over these parts; `ports` are only counted.
     #[must_use]
     pub fn new(
         settings: WebSettings,
         rest: Rest,
         registry: Registry,
         metrics: Metrics,
+        ports: MediaPorts,
         clock: Clock,
     ) -> Self {
-        let statistics = Statistics::new(registry.clone(), metrics.clone(), clock);
+        let statistics = Statistics::new(registry.clone(), metrics.clone(), ports, clock);
         Self { rest, files: Files::new(settings.web_dir), statistics, registry, metrics }
     }
 

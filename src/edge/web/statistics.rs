@@ -11,6 +11,7 @@ use serde_json::{Map, Value};
 
 use crate::base::clock::Clock;
 use crate::base::metrics::Metrics;
+use crate::edge::ports::MediaPorts;
 use crate::hub::{Registry, SourceProtocol, Stream};
 
 /// Clock ticks a second in `/proc` (`USER_HZ`), which is 100 on every Linux that we run on.
@@ -27,6 +28,7 @@ const NAME_ESCAPES: &AsciiSet = &CONTROLS.add(b'=').add(b';').add(b'/').add(b'%'
 pub(super) struct Statistics {
     registry: Registry,
     metrics: Metrics,
+    ports: MediaPorts,
     clock: Clock,
     cpu: Mutex<Cpu>,
 }
@@ -47,9 +49,9 @@ struct Group {
 }
 
 impl Statistics {
-    pub(super) fn new(registry: Registry, metrics: Metrics, clock: Clock) -> Self {
+    pub(super) fn new(registry: Registry, metrics: Metrics, ports: MediaPorts, clock: Clock) -> Self {
         let cpu = Mutex::new(Cpu { at: clock.now(), used: cpu_used(), percent: 0.0 });
-        Self { registry, metrics, clock, cpu }
+        Self { registry, metrics, ports, clock, cpu }
     }
 
     /// Answers `/?action=stat`, with `format=json` and `groups=…` where they are given.
@@ -92,6 +94,19 @@ impl Statistics {
                 ("connections_websocket", websocket.into()),
             ],
         }];
+        if let Some(size) = self.ports.size() {
+            let busy = self.ports.taken();
+            groups.push(Group {
+                title: "Port Stats",
+                name: "port_stats",
+                lines: vec![
+                    ("ports_media_free", size.saturating_sub(busy).into()),
+                    ("ports_media_busy", busy.into()),
+                    // A port that was given back waits for its turn and counts as free.
+                    ("ports_media_quarantine", zero()),
+                ],
+            });
+        }
         groups.push(Group {
             title: "Stream Stats",
             name: "streams_stats",
