@@ -7,15 +7,18 @@
 //!              └─ snapshot-desk: deadlines, and streams that owe a keyframe
 //! ```
 //!
-//! [`desk`] decides and is pure; [`service`] carries out; [`watch`] follows one stream. Nobody here is ever waited for
+//! `desk` decides and is pure; `service` carries out, `work` does the jobs, `watch` follows one stream. Nobody here is ever waited for
 //! by a publisher. What pictures are (decoding, colour, PNG) belongs in the modules beside this one, what a door does
 //! with a snapshot (HTTP headers, base64 in a message) in `edge`.
 
+#[cfg(test)]
+mod by_hand;
 mod desk;
 mod service;
 #[cfg(test)]
 mod tests;
 mod watch;
+mod work;
 
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime};

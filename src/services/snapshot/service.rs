@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender, bounded, select};
 
 use super::desk::{Action, Desk, DeskSettings, Failure, Request};
+use super::work::EncodingJob;
 use super::{Snapshot, SnapshotError, SnapshotRequest, SnapshotSettings, watch};
 use crate::base::clock::Clock;
 use crate::base::lock::{Mutex, rank};
@@ -20,12 +21,8 @@ use crate::base::metrics::Metrics;
 use crate::base::stop::{StopSource, StopToken};
 use crate::base::threads::{self, STACK_CODEC_BYTES, STACK_PROTOCOL_BYTES, Thread};
 use crate::base::wait::{Waiter, Waker};
-use crate::hub::{Gop, Registry, Stream, Subscription};
-use crate::media::picture::YuvPicture;
-use crate::services::colour;
-use crate::services::decode::{DecodeError, DecodeSettings, StreamDecoder, newest_shown};
-use crate::services::png::{self, PngText};
-use crate::services::scale::Scale;
+use crate::hub::{Registry, Stream, Subscription};
+use crate::services::decode::StreamDecoder;
 
 /// Pictures that wait for an encoder: at about 5 ms each, a third of a second's work.
 const ENCODING_QUEUE: usize = 64;
@@ -63,33 +60,26 @@ struct Watch {
     thread: Option<Thread>,
 }
 
-struct EncodingJob {
-    epoch: u64,
-    stream: Arc<Stream>,
-    picture: Arc<YuvPicture>,
-    scale: Option<Scale>,
-}
-
 /// What handles and threads share.
 pub(super) struct Shared {
     pub(super) settings: SnapshotSettings,
     pub(super) clock: Clock,
     pub(super) desk: Mutex<Desk<Arc<Stream>, Reply>, { rank::DESK }>,
     registry: Registry,
-    metrics: Metrics,
+    pub(super) metrics: Metrics,
     decoding: Sender<u64>,
     encoding: Sender<EncodingJob>,
     waker: Waker,
     /// Watches at work.
     watches: Mutex<HashMap<u64, Watch>, { rank::LEAF }>,
-    stop: StopToken,
+    pub(super) stop: StopToken,
 }
 
 /// What the threads wait in.
-struct Queues {
-    decoding: Receiver<u64>,
-    encoding: Receiver<EncodingJob>,
-    waiter: Waiter,
+pub(super) struct Queues {
+    pub(super) decoding: Receiver<u64>,
+    pub(super) encoding: Receiver<EncodingJob>,
+    pub(super) waiter: Waiter,
 }
 
 /// A handle to the service; clones share it.
@@ -103,6 +93,11 @@ impl std::fmt::Debug for Snapshots {
 }
 
 impl Snapshots {
+    #[cfg(test)]
+    pub(super) fn of(shared: &Arc<Shared>) -> Self {
+        Self(shared.clone())
+    }
+
     /// Asks for a picture that shows nothing older than the stream's newest decodable unit of this moment.
     ///
     /// Never blocks. `reply` is called exactly once, by whichever thread knows the answer, possibly before this
@@ -220,7 +215,7 @@ impl Drop for SnapshotService {
 }
 
 impl Shared {
-    fn new(
+    pub(super) fn new(
         settings: SnapshotSettings,
         registry: Registry,
         clock: Clock,
@@ -304,111 +299,7 @@ impl Shared {
         }
     }
 
-    fn decode(self: &Arc<Self>, epoch: u64) {
-        let Some((stream, deadline)) = self.desk.lock().begin(epoch) else { return };
-        let mut unfinished = Unfinished { shared: self, epoch, what: Job::Decode };
-        let mut decoder = self.decoder();
-        let result = self.run(&mut decoder, &stream, deadline);
-        unfinished.what = Job::Done;
-        self.end_decoding(epoch, stream, decoder, result);
-    }
-
-    fn decoder(&self) -> StreamDecoder {
-        let SnapshotSettings { pixels_max, limit, .. } = self.settings;
-        let settings = DecodeSettings { pixels_max, run_limit: limit };
-        StreamDecoder::new(settings, self.clock.clone(), self.metrics.clone())
-    }
-
-    fn end_decoding(
-        self: &Arc<Self>,
-        epoch: u64,
-        stream: Arc<Stream>,
-        decoder: StreamDecoder,
-        result: Result<(YuvPicture, u64), Failure>,
-    ) {
-        let now = self.clock.now();
-        match result {
-            Ok((picture, covers)) => {
-                let (watch, actions) = self.desk.lock().decoded(now, epoch, Arc::new(picture), covers);
-                self.perform(actions);
-                if let Some(number) = watch {
-                    self.watch(number, stream, decoder);
-                }
-            }
-            Err(failure) => {
-                tracing::debug!("no picture of stream {}: {failure:?}", stream.publication().name);
-                let actions = self.desk.lock().failed(now, epoch, failure);
-                self.perform(actions);
-            }
-        }
-    }
-
-    /// Decodes to the newest picture of the cache as it is now. The number is of the newest unit then.
-    fn run(
-        &self,
-        decoder: &mut StreamDecoder,
-        stream: &Stream,
-        mut deadline: Instant,
-    ) -> Result<(YuvPicture, u64), Failure> {
-        let nothing = || if stream.ended().is_some() { Failure::Ended } else { Failure::NoGroup };
-        let mut counted = false;
-        loop {
-            let gop = stream.gop();
-            let (Some(first), Some(newest)) = (gop.units.first(), gop.newest()) else {
-                return Err(nothing());
-            };
-            if !std::mem::replace(&mut counted, true) {
-                self.metrics.decode_runs_total.inc();
-            }
-            let error = match self.run_group(decoder, stream, &gop, deadline) {
-                Ok(Some(picture)) => return Ok((picture, newest.seq)),
-                Ok(None) => continue,
-                Err(error) => error,
-            };
-            return Err(match error {
-                DecodeError::OutOfTime => match self.desk.lock().deadline(stream.epoch()) {
-                    // Others have come meanwhile, who can wait longer.
-                    Some(later) if later > deadline => {
-                        deadline = later;
-                        continue;
-                    }
-                    _ => Failure::Refused(SnapshotError::Timeout),
-                },
-                error @ (DecodeError::Unsupported(_)
-                | DecodeError::Parameters
-                | DecodeError::TooLarge { .. }
-                | DecodeError::Start) => Failure::Refused(error.into()),
-                error => Failure::Unusable { first_seq: first.seq, error: error.into() },
-            });
-        }
-    }
-
-    /// `None`: a new group has begun that is sooner decoded than the rest of this one.
-    fn run_group(
-        &self,
-        decoder: &mut StreamDecoder,
-        stream: &Stream,
-        gop: &Gop,
-        deadline: Instant,
-    ) -> Result<Option<YuvPicture>, DecodeError> {
-        let target = newest_shown(gop).ok_or(DecodeError::NotInGop)?.seq;
-        let missing = decoder.missing(gop, target)?;
-        for (done, unit) in missing.iter().enumerate() {
-            let length = stream.gop_len();
-            if length > 0 && length < gop.units.len() && length < missing.len() - done {
-                return Ok(None);
-            }
-            if self.stop.is_set() || self.clock.now() >= deadline {
-                return Err(DecodeError::OutOfTime);
-            }
-            if let Some(picture) = decoder.step(unit, unit.seq == target)? {
-                return Ok(Some(picture));
-            }
-        }
-        Err(DecodeError::NotInGop)
-    }
-
-    fn watch(self: &Arc<Self>, number: u64, stream: Arc<Stream>, decoder: StreamDecoder) {
+    pub(super) fn watch(self: &Arc<Self>, number: u64, stream: Arc<Stream>, decoder: StreamDecoder) {
         let stop = StopSource::new();
         let token = stop.token();
         // Before the thread runs: it takes itself out of the map at its end.
@@ -434,45 +325,6 @@ impl Shared {
         }
     }
 
-    fn encode(self: &Arc<Self>, job: EncodingJob) {
-        let EncodingJob { epoch, stream, picture, scale } = job;
-        let mut unfinished = Unfinished { shared: self, epoch, what: Job::Encode(scale) };
-        let result = self.make(&stream, &picture, scale).map(Arc::new);
-        unfinished.what = Job::Done;
-        let actions = self.desk.lock().encoded(self.clock.now(), epoch, scale, &result);
-        self.perform(actions);
-    }
-
-    fn make(
-        &self,
-        stream: &Stream,
-        picture: &YuvPicture,
-        scale: Option<Scale>,
-    ) -> Result<Snapshot, SnapshotError> {
-        let mut rgb = colour::to_rgb(picture);
-        if let Some(scale) = scale {
-            rgb = scale.apply(rgb).map_err(SnapshotError::Scale)?;
-        }
-        let stream_name = stream.publication().name.as_str();
-        let captured = self.clock.wall_at(picture.arrived);
-        let sample_aspect_ratio = picture.params.display_sample_aspect_ratio();
-        let text = PngText { stream_name, captured, epoch: stream.epoch(), sample_aspect_ratio };
-        self.metrics.pictures_encoded_total.inc();
-        let png = png::encode(&rgb, &text).map_err(|error| SnapshotError::Encode(Arc::new(error)))?;
-        Ok(Snapshot {
-            stream_name: stream_name.to_owned(),
-            png: png.into(),
-            width: rgb.width,
-            height: rgb.height,
-            sample_aspect_ratio,
-            captured,
-            captured_at: picture.arrived,
-            epoch: stream.epoch(),
-            seq: picture.seq,
-            base64: Default::default(),
-        })
-    }
-
     /// The body of `snapshot-desk`: sleeps until a deadline or until a stream that owes a keyframe has moved.
     fn look_after(&self, mut waiter: Waiter) {
         let mut owed = HashMap::new();
@@ -487,7 +339,11 @@ impl Shared {
 
     /// Looks at deadlines, and at streams that owe a keyframe; `owed` keeps the subscriptions that wake us for these.
     /// Returns when to look again.
-    fn look_around(&self, owed: &mut HashMap<u64, Subscription>, waiter: &Waiter) -> Option<Instant> {
+    pub(super) fn look_around(
+        &self,
+        owed: &mut HashMap<u64, Subscription>,
+        waiter: &Waiter,
+    ) -> Option<Instant> {
         let now = self.clock.now();
         let (actions, awaiting) = {
             let mut desk = self.desk.lock();
@@ -513,37 +369,6 @@ impl Shared {
     }
 }
 
-enum Job {
-    Decode,
-    Encode(Option<Scale>),
-    Done,
-}
-
-/// A job at work. When it panics, those who wait for it are told.
-struct Unfinished<'a> {
-    shared: &'a Shared,
-    epoch: u64,
-    what: Job,
-}
-
-impl Drop for Unfinished<'_> {
-    fn drop(&mut self) {
-        let now = self.shared.clock.now();
-        let actions = match self.what {
-            Job::Done => return,
-            Job::Decode => {
-                let failure = Failure::Refused(SnapshotError::Internal);
-                self.shared.desk.lock().failed(now, self.epoch, failure)
-            }
-            Job::Encode(scale) => {
-                let failure = Err(SnapshotError::Internal);
-                self.shared.desk.lock().encoded(now, self.epoch, scale, &failure)
-            }
-        };
-        self.shared.perform(actions);
-    }
-}
-
 /// A watch at work: the desk hears of its end, however it ends.
 struct EndingWatch<'a> {
     shared: &'a Shared,
@@ -557,92 +382,5 @@ impl Drop for EndingWatch<'_> {
         drop(watch);
         let actions = self.shared.desk.lock().watch_ended(self.shared.clock.now(), self.epoch, self.number);
         self.shared.perform(actions);
-    }
-}
-
-/// The service without threads: a test turns its jobs one by one.
-#[cfg(test)]
-pub(super) mod by_hand {
-    use super::*;
-
-    pub(crate) struct ByHand {
-        shared: Arc<Shared>,
-        queues: Queues,
-        _stop: StopSource,
-    }
-
-    /// A decoding job that has left the queue.
-    pub(crate) struct Begun {
-        epoch: u64,
-        stream: Arc<Stream>,
-        deadline: Instant,
-        decoder: StreamDecoder,
-        /// Of a job that has decoded, and not yet told the desk.
-        result: Option<Result<(YuvPicture, u64), Failure>>,
-    }
-
-    impl ByHand {
-        pub(crate) fn new(
-            settings: SnapshotSettings,
-            registry: Registry,
-            clock: Clock,
-            metrics: Metrics,
-        ) -> Self {
-            let (shared, stop, queues) = Shared::new(settings, registry, clock, metrics).unwrap();
-            Self { shared, queues, _stop: stop }
-        }
-
-        pub(crate) fn snapshots(&self) -> Snapshots {
-            Snapshots(self.shared.clone())
-        }
-
-        /// Does the next decoding job; returns whether there was one.
-        pub(crate) fn decode(&self) -> bool {
-            self.queues.decoding.try_recv().map(|epoch| self.shared.decode(epoch)).is_ok()
-        }
-
-        /// Likewise for an encoding job.
-        pub(crate) fn encode(&self) -> bool {
-            self.queues.encoding.try_recv().map(|job| self.shared.encode(job)).is_ok()
-        }
-
-        /// A job that has decoded this many units of the group.
-        pub(crate) fn begin_decoding(&self, units: usize) -> Begun {
-            let epoch = self.queues.decoding.try_recv().unwrap();
-            let (stream, deadline) = self.shared.desk.lock().begin(epoch).unwrap();
-            let mut decoder = self.shared.decoder();
-            for unit in &stream.gop().units[..units] {
-                decoder.step(unit, false).unwrap();
-            }
-            Begun { epoch, stream, deadline, decoder, result: None }
-        }
-
-        /// A job that has its picture, and has not told it yet.
-        pub(crate) fn decode_untold(&self) -> Begun {
-            let mut begun = self.begin_decoding(0);
-            begun.result = Some(self.shared.run(&mut begun.decoder, &begun.stream, begun.deadline));
-            begun
-        }
-
-        pub(crate) fn finish_decoding(&self, mut begun: Begun) {
-            let run = || self.shared.run(&mut begun.decoder, &begun.stream, begun.deadline);
-            let result = begun.result.unwrap_or_else(run);
-            self.shared.end_decoding(begun.epoch, begun.stream, begun.decoder, result);
-        }
-
-        /// What a panic in a decoder leaves behind.
-        pub(crate) fn lose_decoding(&self, begun: Begun) {
-            drop(Unfinished { shared: &self.shared, epoch: begun.epoch, what: Job::Decode });
-        }
-
-        pub(crate) fn lose_encoding(&self) {
-            let job = self.queues.encoding.try_recv().unwrap();
-            drop(Unfinished { shared: &self.shared, epoch: job.epoch, what: Job::Encode(job.scale) });
-        }
-
-        /// What `snapshot-desk` does each time that it wakes.
-        pub(crate) fn look(&self) {
-            self.shared.look_around(&mut HashMap::new(), &self.queues.waiter);
-        }
     }
 }

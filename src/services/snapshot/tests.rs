@@ -3,7 +3,7 @@
 use std::sync::mpsc;
 use std::thread;
 
-use super::service::by_hand::ByHand;
+use super::by_hand::ByHand;
 use super::*;
 use crate::base::clock::Clock;
 use crate::base::id::{MediaSessionId, StreamName};
