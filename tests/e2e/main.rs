@@ -8,3 +8,4 @@ mod support;
 mod pictures;
 mod process;
 mod rest;
+mod signalling;

@@ -4,3 +4,4 @@ pub mod process;
 pub mod rest;
 pub mod server;
 pub mod site;
+pub mod ws_client;

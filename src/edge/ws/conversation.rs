@@ -418,27 +418,18 @@ impl<'a> Conversation<'a> {
             self.until(deadline, Self::send_queued);
             let _ = self.socket.close(Some(frame));
         }
-        // Our goodbye goes out, and the client's comes in; then the library says that the connection is closed.
+        // No frame is read from here on: after an error the library must not be asked again, and nothing that the
+        // client may still say would be heard.
         self.until(deadline, |this| match this.socket.flush() {
             Ok(()) => Ok(true),
             Err(tungstenite::Error::Io(error)) if is_not_now(&error) => Ok(false),
             Err(error) => Err(error),
         });
-        self.until(deadline, |this| {
-            for _ in 0..READ_BATCH {
-                match this.socket.read() {
-                    Err(tungstenite::Error::Io(error)) if is_not_now(&error) => return Ok(false),
-                    other => other?,
-                };
-            }
-            // It talks on instead.
-            Ok(true)
-        });
         self.socket.get_mut().close();
         self.linger(deadline);
     }
 
-    /// Tries again whenever the socket is ready, until it worked, failed, or the deadline.
+    /// Tries to send again whenever the socket has room, until it worked, failed, or the deadline.
     fn until(
         &mut self,
         deadline: Instant,
@@ -449,7 +440,8 @@ impl<'a> Conversation<'a> {
                 return;
             }
             let now = self.now();
-            if self.sleep(true, now, Some(deadline)).is_err() {
+            let socket = (self.socket.get_ref().as_fd(), Interest::Write);
+            if self.waiter.wait_until(&[socket], now, Some(deadline)).is_err() {
                 return;
             }
         }
