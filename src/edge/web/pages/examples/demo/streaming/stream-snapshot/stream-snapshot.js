@@ -9,6 +9,7 @@
   const { SESSION_STATUS, STREAM_STATUS, STREAM_EVENT, STREAM_EVENT_TYPE, STREAM_STATUS_INFO, ERROR_INFO } = Stillcast.constants;
   const secure = location.protocol === "https:";
   const DEFAULT_PORTS = { ws: 8080, wss: 8443, http: 8081, https: 8444 };
+  const CAMERA = { audio: true, video: { width: { ideal: 1280 }, height: { ideal: 720 } } };
   /** The server gives up after 3 s by default; whoever says nothing for this long is not going to. */
   const SNAPSHOT_PATIENCE_MS = 15000;
   /** A picture younger or older than this at arrival means that the two clocks disagree. */
@@ -147,7 +148,7 @@
       lockPublishing(false, "Start");
       return;
     }
-    publication = connected.createStream({ name, display: element("localVideo") });
+    publication = connected.createStream({ name, display: element("localVideo"), constraints: CAMERA });
     publication
       .on(STREAM_STATUS.PENDING, () => setStatus(STREAM_STATUS.PENDING, "Opening the camera and connecting…"))
       .on(STREAM_STATUS.PUBLISHING, () => {
