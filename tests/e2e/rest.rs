@@ -253,6 +253,7 @@ fn requests_that_break_bounds_get_the_same_error_body() {
     };
     let large = exchange(&request_bytes("POST", SNAPSHOT, &[], &[b' '; 64 * 1024 + 1]));
     assert_eq!(large.error(413, SNAPSHOT), "Request body is too large");
+    assert_eq!(large.header("Access-Control-Allow-Origin"), Some("*"), "pages can read this too");
     exchange(&request_bytes("GET", "/", &[("X-Long", &"x".repeat(17_000))], b"")).error(431, "");
     exchange(format!("GET /{} HTTP/1.1\r\nHost: a\r\n\r\n", "x".repeat(17_000)).as_bytes()).error(414, "");
     let two =

@@ -287,3 +287,47 @@ fn a_stop_ends_idle_connections_at_once() {
     assert!(one.join(Duration::from_secs(2)) && two.join(Duration::from_secs(2)), "sooner than any deadline");
     assert_eq!((fresh.read(&mut [0]).unwrap(), used.read(&mut [0]).unwrap()), (0, 0));
 }
+
+#[test]
+fn over_tls_all_is_the_same() {
+    use rustls::pki_types::{CertificateDer, ServerName, pem::PemObject as _};
+
+    let folder = tempfile::tempdir().unwrap();
+    let tls = crate::edge::tls::TlsSettings {
+        cert: None,
+        key: None,
+        data_dir: folder.path().to_owned(),
+        names: Vec::new(),
+    };
+    let config = crate::edge::tls::server_config(&tls, Clock::real().wall()).unwrap();
+    let server = Server::new(settings());
+    let tcp = TcpStream::connect(server.listener.local_addr().unwrap()).unwrap();
+    tcp.set_read_timeout(Some(LIMIT)).unwrap();
+    let (socket, peer) = server.listener.accept().unwrap();
+    let (http, stop) = (server.http.clone(), server.stop.token());
+    let thread = threads::spawn("test-https", STACK_PROTOCOL_BYTES, move || {
+        http.serve(Transport::tls(socket, config).unwrap(), peer, stop);
+    });
+
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_file(folder.path().join("tls/cert.pem")).unwrap()).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let client = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let name = ServerName::try_from("localhost").unwrap();
+    let session = rustls::ClientConnection::new(Arc::new(client), name).unwrap();
+    let mut client = rustls::StreamOwned::new(session, tcp);
+    client.write_all(b"POST /a HTTP/1.1\r\nHost: h\r\nContent-Length: 2\r\n\r\nok").unwrap();
+    client.write_all(b"GET /large HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n").unwrap();
+    let mut answer = Vec::new();
+    client.read_to_end(&mut answer).expect("ends with close_notify");
+    let large = answer.iter().rev().take_while(|byte| **byte == b'x').count();
+    assert_eq!(large, 40 << 20);
+    let heads = String::from_utf8_lossy(&answer[..answer.len() - large]).into_owned();
+    assert!(heads.contains("POST /a okHTTP/1.1 200 OK\r\n"), "{heads}");
+    drop(client);
+    assert!(thread.unwrap().join(LIMIT));
+}

@@ -19,6 +19,7 @@ use self::access::{CorsSettings, Credentials};
 use self::error::ApiError;
 use crate::base::clock::Clock;
 use crate::base::metrics::Metrics;
+use crate::edge::http::RequestError;
 use crate::hub::Registry;
 use crate::services::snapshot::Snapshots;
 
@@ -115,6 +116,14 @@ impl Rest {
     #[must_use]
     pub fn fail(&self, error: ApiError, path: &str) -> Response {
         error.into_response(path, self.clock.wall())
+    }
+
+    /// The response to a request that could not be read. Which page sent it is not known, so only a rule for all pages lets
+    /// it read the answer.
+    #[must_use]
+    pub fn refuse(&self, error: RequestError, path: &str) -> Response {
+        let unknown = Request::fake_http("GET", path, Vec::new(), Vec::new());
+        self.settings.cors.apply(&unknown, self.fail(error.into(), path))
     }
 
     fn find(&self, query: &streams::Query) -> Result<Response, ApiError> {

@@ -47,6 +47,9 @@ enum Body {
 impl Files {
     /// The embedded pages, below the files of `folder` where there is one.
     pub(super) fn new(folder: Option<PathBuf>) -> Self {
+        if let Some(folder) = folder.as_ref().filter(|folder| !folder.is_dir()) {
+            tracing::warn!("web_dir {} is not a folder: the embedded pages are served", folder.display());
+        }
         Self { folder }
     }
 

@@ -113,6 +113,6 @@ impl Handler for Site {
     }
 
     fn refuse(&self, error: RequestError, path: &str) -> Response {
-        self.rest.fail(error.into(), path)
+        self.rest.refuse(error, path)
     }
 }
