@@ -27,6 +27,8 @@ pub struct Counts {
     pub connections_by_port: IntGaugeVec,
     /// Streams published now; set when the metrics are read.
     pub streams: IntGauge,
+    /// Bytes of coded video cached for pictures, all streams together.
+    pub gop_bytes: IntGauge,
     /// Panics caught since the process began; set when the metrics are read.
     pub panics: IntGauge,
     /// Bad input, by `kind`: what it was that could not be used.
@@ -95,6 +97,7 @@ impl Metrics {
             connections: gauge("connections", "Connections open now"),
             connections_by_port,
             streams: gauge("streams", "Streams published now"),
+            gop_bytes: gauge("gop_bytes", "Bytes of coded video cached for pictures"),
             panics: gauge("panics", "Panics caught since the process began"),
             bad_input_total: counters("bad_input_total", "Input that could not be used", "kind"),
             http_responses_total: counters("http_responses_total", "HTTP responses", "class"),

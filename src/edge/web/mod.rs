@@ -69,7 +69,10 @@ impl Site {
     }
 
     fn metrics(&self) -> Response {
-        self.metrics.streams.set(i64::try_from(self.registry.len()).unwrap_or(i64::MAX));
+        let streams = self.registry.list();
+        let cached: usize = streams.iter().map(|stream| stream.facts().gop_bytes).sum();
+        self.metrics.streams.set(i64::try_from(streams.len()).unwrap_or(i64::MAX));
+        self.metrics.gop_bytes.set(i64::try_from(cached).unwrap_or(i64::MAX));
         self.metrics.panics.set(i64::try_from(threads::panics()).unwrap_or(i64::MAX));
         Response::from_data("text/plain; version=0.0.4; charset=utf-8", self.metrics.render())
     }
