@@ -595,3 +595,6 @@ fn track_settings(offer: &Offer, taken: &Accepted) -> TrackSettings {
         cvo_extension: extension(taken, VIDEO_ORIENTATION),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,352 @@
+//! A browser as far as a peer can tell: controlling ICE, DTLS client, SRTP, pictures that answer NACK and PLI.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use super::*;
+use crate::proto::rtp::pack_h264::{PAYLOAD_BYTES_MAX, pack};
+use crate::proto::rtp::rtcp::{self, RtcpPacket};
+use crate::proto::srtp::{MasterKey, Profile};
+use crate::proto::stun::{Binding, Check, Class, Role};
+use crate::services::test_card::{CardEncoder, CardSettings};
+
+const VIDEO_SSRC: u32 = 1000;
+const AUDIO_SSRC: u32 = 2000;
+const VIDEO_TYPE: u8 = 102;
+const AUDIO_TYPE: u8 = 111;
+const FRAME_INTERVAL: Duration = Duration::from_nanos(33_333_333);
+
+pub(super) struct Browser {
+    clock: Clock,
+    pub(super) address: SocketAddr,
+    certificate: Arc<Certificate>,
+    server_fingerprint: Option<crate::proto::dtls::Fingerprint>,
+    username: String,
+    pub(super) password: String,
+    checks: u64,
+    next_check: Instant,
+    nominated: bool,
+    session: Box<dyn Session>,
+    session_started: bool,
+    session_deadline: Option<Instant>,
+    srtp: Option<Srtp>,
+    pub(super) was_closed: bool,
+    /// Datagrams to put on the link.
+    pub(super) sent: VecDeque<Vec<u8>>,
+    audio_sequence: u16,
+    video_sequence: u16,
+    encoder: Option<CardEncoder>,
+    next_frame: Instant,
+    /// Every unit that was encoded.
+    pub(super) units: Vec<AccessUnit>,
+    history: BTreeMap<u16, Vec<u8>>,
+    last_keyframe: Option<Instant>,
+}
+
+impl Browser {
+    pub(super) fn new(clock: Clock, address: SocketAddr) -> Self {
+        let now = clock.now();
+        Self {
+            clock,
+            address,
+            certificate: Arc::new(Certificate::generate().unwrap()),
+            server_fingerprint: None,
+            username: String::new(),
+            password: String::new(),
+            checks: 0,
+            next_check: now,
+            nominated: false,
+            session: Box::new(SilentSession),
+            session_started: false,
+            session_deadline: None,
+            srtp: None,
+            was_closed: false,
+            sent: VecDeque::new(),
+            audio_sequence: 0,
+            video_sequence: 65_000,
+            encoder: None,
+            next_frame: now,
+            units: Vec::new(),
+            history: BTreeMap::new(),
+            last_keyframe: None,
+        }
+    }
+
+    pub(super) fn offer(&self) -> String {
+        let fingerprint = self.certificate.fingerprint_sha256();
+        let transport = format!(
+            "a=ice-ufrag:them\r\na=ice-pwd:0123456789012345678901\r\na=fingerprint:{fingerprint}\r\n\
+             a=setup:actpass\r\na=sendonly\r\na=rtcp-mux\r\n"
+        );
+        format!(
+            "v=0\r\no=- 1 2 IN IP4 127.0.0.1\r\ns=-\r\nt=0 0\r\na=group:BUNDLE 0 1\r\n\
+             m=audio 9 UDP/TLS/RTP/SAVPF 111\r\na=mid:0\r\n{transport}\
+             a=rtpmap:111 opus/48000/2\r\na=ssrc:{AUDIO_SSRC} cname:x\r\n\
+             m=video 9 UDP/TLS/RTP/SAVPF 102\r\na=mid:1\r\n{transport}\
+             a=rtpmap:102 H264/90000\r\na=fmtp:102 packetization-mode=1;profile-level-id=42e01f\r\n\
+             a=rtcp-fb:102 nack\r\na=rtcp-fb:102 nack pli\r\na=rtcp-fb:102 goog-remb\r\n\
+             a=ssrc:{VIDEO_SSRC} cname:x\r\n"
+        )
+    }
+
+    pub(super) fn take_answer(&mut self, sdp: &str, session: Option<Box<dyn Session>>) {
+        let value = |name: &str| sdp.lines().find_map(|line| line.strip_prefix(name)).unwrap().to_owned();
+        self.username = format!("{}:them", value("a=ice-ufrag:"));
+        self.password = value("a=ice-pwd:");
+        self.server_fingerprint = crate::proto::dtls::Fingerprint::parse(&value("a=fingerprint:"));
+        let certificate = Arc::clone(&self.certificate);
+        self.session = session.unwrap_or_else(|| self.real_session(certificate));
+    }
+
+    fn real_session(&self, certificate: Arc<Certificate>) -> Box<dyn Session> {
+        Box::new(Dtls::new(DtlsSettings {
+            side: Side::Client,
+            certificate,
+            fingerprints: self.server_fingerprint.clone().into_iter().collect(),
+            handshake_timeout: Duration::from_secs(10),
+        }))
+    }
+
+    pub(super) fn certificate_of_somebody_else(&mut self) {
+        self.session = self.real_session(Arc::new(Certificate::generate().unwrap()));
+    }
+
+    pub(super) fn silent_session(&mut self) {
+        self.session = Box::new(SilentSession);
+    }
+
+    pub(super) fn connected(&self) -> bool {
+        self.srtp.is_some() && self.nominated
+    }
+
+    pub(super) fn close(&mut self) {
+        self.session.close();
+        self.drain_session();
+    }
+
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        let frame = self.encoder.as_ref().map(|_| self.next_frame);
+        [Some(self.next_check), self.session_deadline, frame].into_iter().flatten().min()
+    }
+
+    pub(super) fn handle_timeout(&mut self) {
+        let now = self.clock.now();
+        if now >= self.next_check {
+            self.send_check(self.session_started);
+        }
+        if self.session_deadline.is_some_and(|at| at <= now) {
+            self.session.handle_timeout(now);
+            self.drain_session();
+        }
+        while self.encoder.is_some() && now >= self.next_frame {
+            self.next_frame += FRAME_INTERVAL;
+            self.send_frame();
+        }
+    }
+
+    pub(super) fn send_check(&mut self, use_candidate: bool) {
+        self.checks += 1;
+        let mut transaction_id = [0; 12];
+        transaction_id[4..].copy_from_slice(&self.checks.to_be_bytes());
+        let check = Check {
+            transaction_id,
+            username: &self.username,
+            password: &self.password,
+            role: (Role::Controlling, 7),
+            priority: 1,
+            use_candidate,
+        };
+        self.sent.push_back(check.build());
+        let pause = if self.nominated { 2500 } else { 50 };
+        self.next_check = self.clock.now() + Duration::from_millis(pause);
+    }
+
+    pub(super) fn handle_datagram(&mut self, datagram: &[u8]) {
+        let now = self.clock.now();
+        match demux::kind(datagram).expect("servers send nothing else") {
+            Kind::Stun => {
+                let mut answer = Binding::parse(datagram).unwrap();
+                if answer.class == Class::Success {
+                    assert!(answer.has_integrity_of(&self.password));
+                    assert_eq!(answer.mapped_address(), Some(self.address));
+                    self.nominated |= self.session_started;
+                    if !self.session_started {
+                        self.session_started = true;
+                        self.send_check(true);
+                        self.session.start(now);
+                        self.drain_session();
+                    }
+                }
+            }
+            Kind::Dtls => {
+                self.session.handle_datagram(now, datagram);
+                self.drain_session();
+            }
+            Kind::Rtcp => {
+                let plain = self.srtp.as_mut().expect("keys").unprotect_rtcp(datagram).unwrap();
+                for packet in rtcp::parse(&plain).unwrap() {
+                    self.handle_feedback(&packet);
+                }
+            }
+            Kind::Rtp => panic!("nothing is sent to a publisher"),
+        }
+    }
+
+    fn handle_feedback(&mut self, packet: &RtcpPacket) {
+        match packet {
+            RtcpPacket::Nack { sequences, .. } => {
+                for sequence in sequences {
+                    // As Chromium does without a repair stream: the same packet, encrypted as before.
+                    self.sent.extend(self.history.get(sequence).cloned());
+                }
+            }
+            RtcpPacket::PictureLoss { .. } => {
+                let now = self.clock.now();
+                let recent = self.last_keyframe.is_some_and(|at| now - at < Duration::from_millis(200));
+                if let Some(encoder) = self.encoder.as_mut().filter(|_| !recent) {
+                    encoder.request_keyframe();
+                    self.last_keyframe = Some(now);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn drain_session(&mut self) {
+        loop {
+            match self.session.poll_output() {
+                SessionOutput::Transmit(datagram) => self.sent.push_back(datagram),
+                SessionOutput::Connected(keys) => self.srtp = Some(Srtp::new(keys).unwrap()),
+                SessionOutput::Failed(_) => return,
+                SessionOutput::Closed => self.was_closed = true,
+                SessionOutput::Timeout(at) => {
+                    self.session_deadline = at;
+                    return;
+                }
+            }
+        }
+    }
+
+    pub(super) fn protect(&mut self, packet: &[u8]) -> Vec<u8> {
+        self.srtp.as_mut().unwrap().protect_rtp(packet).unwrap().to_vec()
+    }
+
+    fn packet(kind: u8, sequence: u16, time: u32, ssrc: u32, payload: &[u8]) -> Vec<u8> {
+        let mut packet = vec![0x80, kind];
+        packet.extend_from_slice(&sequence.to_be_bytes());
+        packet.extend_from_slice(&time.to_be_bytes());
+        packet.extend_from_slice(&ssrc.to_be_bytes());
+        packet.extend_from_slice(payload);
+        packet
+    }
+
+    /// The next packet of sound, encrypted.
+    pub(super) fn audio(&mut self, payload: &[u8]) -> Vec<u8> {
+        self.audio_sequence += 1;
+        let time = u32::from(self.audio_sequence) * 960;
+        self.protect(&Self::packet(AUDIO_TYPE, self.audio_sequence, time, AUDIO_SSRC, payload))
+    }
+
+    pub(super) fn send_audio(&mut self, payload: &[u8]) {
+        let datagram = self.audio(payload);
+        self.sent.push_back(datagram);
+    }
+
+    /// Thirty pictures a second from now on, with a keyframe at first and then on demand.
+    pub(super) fn start_video(&mut self) {
+        let settings = CardSettings { keyframe_interval: 0, ..CardSettings::sized(320, 180) };
+        self.encoder = Some(CardEncoder::new(settings).unwrap());
+        self.next_frame = self.clock.now();
+    }
+
+    fn send_frame(&mut self) {
+        let number = u32::try_from(self.units.len()).unwrap();
+        let (now, wall) = (self.clock.now(), self.clock.wall());
+        let unit = self.encoder.as_mut().unwrap().encode(number, now, wall).unwrap();
+        let payloads = pack(&unit, PAYLOAD_BYTES_MAX / 4).unwrap();
+        let last = payloads.len() - 1;
+        for (index, payload) in payloads.iter().enumerate() {
+            let kind = if index == last { VIDEO_TYPE | 0x80 } else { VIDEO_TYPE };
+            let time = number.wrapping_mul(3000).wrapping_add(u32::MAX - 90_000);
+            let packet = Self::packet(kind, self.video_sequence, time, VIDEO_SSRC, payload);
+            let datagram = self.protect(&packet);
+            self.history.insert(self.video_sequence, datagram.clone());
+            self.video_sequence = self.video_sequence.wrapping_add(1);
+            self.sent.push_back(datagram);
+        }
+        self.units.push(unit);
+    }
+}
+
+/// A key agreement that needs no clock: one word there, one back, repeated until heard.
+pub(super) struct FakeSession {
+    side: Side,
+    next: Option<Instant>,
+    connected: bool,
+    outputs: VecDeque<SessionOutput>,
+}
+
+const WORD: [u8; 2] = [22, 7];
+
+impl FakeSession {
+    pub(super) fn server() -> Box<dyn Session> {
+        Box::new(Self { side: Side::Server, next: None, connected: false, outputs: VecDeque::new() })
+    }
+
+    pub(super) fn client() -> Box<dyn Session> {
+        Box::new(Self { side: Side::Client, next: None, connected: false, outputs: VecDeque::new() })
+    }
+}
+
+impl Session for FakeSession {
+    fn start(&mut self, now: Instant) {
+        if self.side == Side::Client {
+            self.handle_timeout(now);
+        }
+    }
+
+    fn handle_datagram(&mut self, _: Instant, datagram: &[u8]) -> usize {
+        if datagram != WORD {
+            return 1;
+        }
+        if self.side == Side::Server {
+            self.outputs.push_back(SessionOutput::Transmit(WORD.to_vec()));
+        }
+        self.next = None;
+        if !std::mem::replace(&mut self.connected, true) {
+            let key = |seed: u8| MasterKey { key: vec![seed; 16], salt: vec![seed; 14] };
+            let (local, remote) = if self.side == Side::Server { (1, 2) } else { (2, 1) };
+            let (local, remote) = (key(local), key(remote));
+            let keys = Keys { profile: Profile::Aes128CmSha1_80, local, remote };
+            self.outputs.push_back(SessionOutput::Connected(keys));
+        }
+        0
+    }
+
+    fn handle_timeout(&mut self, now: Instant) {
+        if self.side == Side::Client && !self.connected {
+            self.outputs.push_back(SessionOutput::Transmit(WORD.to_vec()));
+            self.next = Some(now + Duration::from_millis(50));
+        }
+    }
+
+    fn close(&mut self) {}
+
+    fn poll_output(&mut self) -> SessionOutput {
+        self.outputs.pop_front().unwrap_or(SessionOutput::Timeout(self.next))
+    }
+}
+
+/// Never says anything.
+struct SilentSession;
+
+impl Session for SilentSession {
+    fn start(&mut self, _: Instant) {}
+    fn handle_datagram(&mut self, _: Instant, _: &[u8]) -> usize {
+        0
+    }
+    fn handle_timeout(&mut self, _: Instant) {}
+    fn close(&mut self) {}
+    fn poll_output(&mut self) -> SessionOutput {
+        SessionOutput::Timeout(None)
+    }
+}
