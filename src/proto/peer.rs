@@ -27,6 +27,8 @@ use crate::media::unit::{AccessUnit, AudioFrame};
 
 /// Largest datagram that is looked at. Nothing in WebRTC is larger than one Ethernet frame.
 pub const DATAGRAM_MAX_BYTES: usize = 2048;
+/// The next deadline of a peer that is closed, which has nothing left to do.
+const AFTERWARDS: Duration = Duration::from_secs(3600);
 
 /// What a [`Peer`] must know beside the offer.
 #[derive(Clone, Debug)]
@@ -248,8 +250,8 @@ enum State {
     Handshake,
     /// Media may come.
     Connected { srtp: Box<Srtp>, since: Instant },
-    /// Over.
-    Closed,
+    /// Over, since then.
+    Closed { since: Instant },
 }
 
 /// One endpoint.
@@ -402,10 +404,10 @@ impl Peer {
             return;
         }
         match self.ice.handle_timeout(now) {
-            Some(IceFailure::Timeout) => self.finish(CloseCause::IceTimeout),
-            Some(IceFailure::ConsentLost) => self.finish(CloseCause::ConsentLost),
+            Some(IceFailure::Timeout) => self.finish(now, CloseCause::IceTimeout),
+            Some(IceFailure::ConsentLost) => self.finish(now, CloseCause::ConsentLost),
             None if self.activity_deadline().is_some_and(|deadline| now >= deadline) => {
-                self.finish(CloseCause::RtpActivity);
+                self.finish(now, CloseCause::RtpActivity);
             }
             None => {
                 if self.session_deadline.is_some_and(|deadline| now >= deadline) {
@@ -428,9 +430,9 @@ impl Peer {
     }
 
     /// Ends the connection and tells the peer.
-    pub fn close(&mut self, _now: Instant) {
+    pub fn close(&mut self, now: Instant) {
         if !self.is_closed() {
-            self.finish(CloseCause::Local);
+            self.finish(now, CloseCause::Local);
         }
     }
 
@@ -438,6 +440,9 @@ impl Peer {
     pub fn poll_output(&mut self) -> Output {
         if let Some(output) = self.outputs.pop_front() {
             return output;
+        }
+        if let State::Closed { since } = self.state {
+            return Output::Timeout(since + AFTERWARDS);
         }
         let mut deadline = self.ice.deadline();
         let receiver = matches!(self.state, State::Connected { .. }).then_some(self.receiver_deadline);
@@ -450,7 +455,7 @@ impl Peer {
     /// Whether it is over; outputs may be left.
     #[must_use]
     pub fn is_closed(&self) -> bool {
-        matches!(self.state, State::Closed)
+        matches!(self.state, State::Closed { .. })
     }
 
     /// Counts so far.
@@ -469,7 +474,7 @@ impl Peer {
     /// Moves what the parts have to say to the outputs.
     fn drain(&mut self, now: Instant) {
         if let Some(cause) = self.drain_session(now) {
-            self.finish(cause);
+            self.finish(now, cause);
             return;
         }
         loop {
@@ -525,7 +530,7 @@ impl Peer {
         true
     }
 
-    fn finish(&mut self, cause: CloseCause) {
+    fn finish(&mut self, now: Instant, cause: CloseCause) {
         self.session.close();
         let to = self.ice.target();
         while let SessionOutput::Transmit(datagram) = self.session.poll_output() {
@@ -533,7 +538,7 @@ impl Peer {
             self.outputs.extend(to.map(|to| Output::Transmit { to, bytes }));
         }
         self.session_deadline = None;
-        self.state = State::Closed;
+        self.state = State::Closed { since: now };
         self.outputs.push_back(Output::Event(PeerEvent::Closed(cause)));
     }
 }

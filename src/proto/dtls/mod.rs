@@ -221,7 +221,9 @@ impl Dtls {
         let mut refused = 0;
         let mut repeat = false;
         let mut closed = false;
+        let mut seen = 0;
         for record in records(datagram) {
+            seen += record.bytes.len();
             match (record.epoch, record.content_type) {
                 (0 | 1, ContentType::Handshake) => repeat = true,
                 (1, ContentType::Alert) if *alerts < ALERTS_MAX => {
@@ -233,6 +235,9 @@ impl Dtls {
                 (0, ContentType::ChangeCipherSpec) => {}
                 _ => refused += 1,
             }
+        }
+        if seen < datagram.len() {
+            refused += 1;
         }
         let due = last_repeat.is_none_or(|at| now.saturating_duration_since(at) >= REPEAT_INTERVAL);
         if repeat && due && !self.last_flight.is_empty() {
