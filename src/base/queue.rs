@@ -10,9 +10,22 @@ use super::wait::Waker;
 /// The sending end of a queue with a size and a rule: what does not fit is handed back and counted.
 #[derive(Debug)]
 pub struct Offer<T> {
+    /// Dropped before `end`: whoever is woken by the end finds the queue closed.
     sender: Sender<T>,
-    waker: Option<Waker>,
+    end: WakeAtEnd,
     refused: Arc<AtomicU64>,
+}
+
+/// Wakes when it is dropped: the receiver learns of the end of the queue only when it looks.
+#[derive(Clone, Debug)]
+struct WakeAtEnd(Option<Waker>);
+
+impl Drop for WakeAtEnd {
+    fn drop(&mut self) {
+        if let Some(waker) = &self.0 {
+            waker.wake();
+        }
+    }
 }
 
 /// Why an item was not taken; the item is handed back.
@@ -28,7 +41,7 @@ pub enum Refused<T> {
 #[must_use]
 pub fn queue<T>(capacity: usize, waker: Option<Waker>) -> (Offer<T>, Receiver<T>) {
     let (sender, receiver) = bounded(capacity);
-    (Offer { sender, waker, refused: Arc::default() }, receiver)
+    (Offer { sender, end: WakeAtEnd(waker), refused: Arc::default() }, receiver)
 }
 
 impl<T> Offer<T> {
@@ -39,7 +52,7 @@ impl<T> Offer<T> {
     pub fn offer(&self, item: T) -> Result<(), Refused<T>> {
         match self.sender.try_send(item) {
             Ok(()) => {
-                if let Some(waker) = &self.waker {
+                if let Some(waker) = &self.end.0 {
                     waker.wake();
                 }
                 Ok(())
@@ -73,16 +86,7 @@ impl<T> Offer<T> {
 
 impl<T> Clone for Offer<T> {
     fn clone(&self) -> Self {
-        Self { sender: self.sender.clone(), waker: self.waker.clone(), refused: self.refused.clone() }
-    }
-}
-
-impl<T> Drop for Offer<T> {
-    fn drop(&mut self) {
-        // The receiver learns of the end of the queue only when it looks.
-        if let Some(waker) = &self.waker {
-            waker.wake();
-        }
+        Self { sender: self.sender.clone(), end: self.end.clone(), refused: self.refused.clone() }
     }
 }
 
@@ -91,6 +95,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::base::threads;
     use crate::base::wait::Waiter;
 
     #[test]
@@ -112,5 +117,18 @@ mod tests {
         assert_eq!(receiver.try_recv(), Ok(1));
         drop(offer);
         assert!(waiter.wait(&[], Some(Duration::from_secs(60))).unwrap().woken);
+    }
+
+    #[test]
+    fn whoever_is_woken_by_the_end_finds_the_queue_closed() {
+        for _ in 0..200 {
+            let mut waiter = Waiter::new().unwrap();
+            let (offer, receiver) = queue::<()>(1, Some(waiter.waker()));
+            let sender =
+                threads::spawn("test-end", threads::STACK_PROTOCOL_BYTES, move || drop(offer)).unwrap();
+            assert!(waiter.wait(&[], Some(Duration::from_secs(60))).unwrap().woken);
+            assert_eq!(receiver.try_recv(), Err(crossbeam_channel::TryRecvError::Disconnected));
+            assert!(sender.join(Duration::from_secs(60)));
+        }
     }
 }

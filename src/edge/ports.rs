@@ -156,13 +156,13 @@ impl MediaSocket {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::net::Ipv4Addr;
 
     use super::*;
 
     /// A range of `size` ports that nobody had a moment ago.
-    fn range(size: u16) -> PortSettings {
+    pub(in crate::edge) fn range(size: u16) -> PortSettings {
         // An address of its own: other tests take ports of 127.0.0.1.
         let address = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 83));
         loop {

@@ -268,6 +268,85 @@ fn root_cause(error: &dyn std::error::Error) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::id::{MediaSessionId, StreamName};
+    use crate::base::stop::StopSource;
+    use crate::edge::ports::tests::range;
+    use crate::hub::GopLimits;
+    use crate::proto::signal::EndStatus;
+
+    const LIMIT: Duration = Duration::from_secs(10);
+    const OFFER: &str = include_str!("../../tests/data/sdp/chromium_156_publish_offer.sdp");
+
+    fn service() -> RtcService {
+        let settings = RtcSettings {
+            external_addresses: vec![IpAddr::from([203, 0, 113, 7])],
+            codecs: vec!["opus".into(), "h264".into()],
+            ice_timeout: LIMIT,
+            handshake_timeout: LIMIT,
+            consent_timeout: LIMIT,
+            rtp_activity: None,
+            pixels_max: 8192 * 4352,
+            bitrate_max_bps: 5_000_000,
+            session_name: "test".into(),
+        };
+        let ports = MediaPorts::new(range(1));
+        let registry = Registry::new(GopLimits { units: 10, bytes: 10_000 }, 10);
+        let certificate = Arc::new(Certificate::generate().unwrap());
+        RtcService::new(settings, ports, certificate, registry, Metrics::new(), Clock::real())
+    }
+
+    fn request(id: &str, name: &str) -> StartPublish {
+        StartPublish {
+            media_session_id: MediaSessionId::new(id).unwrap(),
+            name: StreamName::new(name).unwrap(),
+            sdp: Hidden(OFFER.into()),
+            record: false,
+            bitrates_kbps: [0; 3],
+            custom: serde_json::Value::Null,
+        }
+    }
+
+    #[test]
+    fn a_publication_whose_owner_vanishes_ends_and_frees_name_and_port() {
+        let service = service();
+        let (offer, events) = queue(8, None);
+        let stop = StopSource::new();
+        let begin = || service.publish(request("m1", "cam1"), "app", "s1", offer.clone(), stop.token());
+        let (publishing, answered) = begin().unwrap();
+        let Event::Answered { sdp, video_codec, .. } = answered else { panic!("{answered:?}") };
+        assert!(sdp.0.contains(" 203.0.113.7 ") && video_codec.as_deref() == Some("H264"));
+        let facts = publishing.stream().publication().clone();
+        assert_eq!((facts.app_key.as_str(), facts.session_id.as_str()), ("app", "s1"));
+        assert!(facts.has_video && facts.has_audio && facts.keyframes_on_request);
+        drop(publishing);
+        let Event::Ended { status, info, .. } = events.recv_timeout(LIMIT).unwrap() else { panic!() };
+        assert_eq!((status, info.as_str()), (EndStatus::Orderly, "Stopped by session disconnect"));
+        assert!(service.0.registry.is_empty());
+        assert_eq!(service.0.ports.taken(), 0);
+        let (again, _) = begin().unwrap();
+        drop(stop);
+        assert!(again.join(LIMIT), "the stop ends it");
+    }
+
+    #[test]
+    fn what_cannot_be_published_keeps_neither_port_nor_name() {
+        let service = service();
+        let (offer, _events) = queue(8, None);
+        let stop = StopSource::new();
+        let publish = |request| {
+            let begun = service.publish(request, "app", "s1", offer.clone(), stop.token());
+            begun.map(|(publishing, _)| publishing).map_err(|refused| refused.to_string())
+        };
+        let mut bad = request("m1", "cam1");
+        bad.sdp = Hidden("v=0".into());
+        assert_eq!(publish(bad).unwrap_err(), "Failed to add stream to proxy");
+        assert_eq!(service.0.ports.taken(), 0);
+        let _first = publish(request("m1", "cam1")).unwrap();
+        assert_eq!(publish(request("m2", "cam1")).unwrap_err(), "Stream name is already in use");
+        let refused = publish(request("m2", "cam2")).unwrap_err();
+        assert_eq!(refused, "Failed to add stream to proxy", "one port is all there is");
+        assert_eq!(service.0.registry.len(), 1);
+    }
 
     #[test]
     fn a_client_can_lower_its_bitrate_and_not_raise_it() {

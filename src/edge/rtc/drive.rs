@@ -4,7 +4,7 @@ use std::io;
 use std::os::fd::AsFd as _;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::Receiver;
+use crossbeam_channel::{Receiver, TryRecvError};
 
 use super::counted::Counted;
 use crate::base::clock::Clock;
@@ -145,8 +145,13 @@ impl Driven {
             }
             let now = clock.now();
             if ready.woken {
-                if let Ok(Command::Stop(reason)) = commands.try_recv() {
-                    return self.close(publisher, now, reason);
+                match commands.try_recv() {
+                    Ok(Command::Stop(reason)) => return self.close(publisher, now, reason),
+                    // The owner is gone without a word: its thread has panicked.
+                    Err(TryRecvError::Disconnected) => {
+                        return self.close(publisher, now, EndReason::SessionDisconnect);
+                    }
+                    Err(TryRecvError::Empty) => {}
                 }
                 if stop.is_set() {
                     return self.close(publisher, now, EndReason::Shutdown);

@@ -426,7 +426,8 @@ impl<'a> Conversation<'a> {
             Err(error) => Err(error),
         });
         self.socket.get_mut().close();
-        self.linger(deadline);
+        // A stop is in a hurry: what has come is read, what may still come is not waited for.
+        self.linger(if matches!(ending, Ending::Stop) { self.now() } else { deadline });
     }
 
     /// Tries to send again whenever the socket has room, until it worked, failed, or the deadline.
@@ -451,12 +452,15 @@ impl<'a> Conversation<'a> {
     /// and take the goodbye with it.
     fn linger(&mut self, deadline: Instant) {
         let (mut rest, mut taken) = ([0; 4096], 0);
-        while taken < LINGER_BYTES && self.now() < deadline {
+        while taken < LINGER_BYTES {
             match self.socket.get_mut().read(&mut rest) {
                 Ok(0) => return,
                 Ok(count) => taken += count,
                 Err(error) if is_not_now(&error) => {
                     let now = self.now();
+                    if now >= deadline {
+                        return;
+                    }
                     let socket = (self.socket.get_ref().as_fd(), Interest::Read);
                     if self.waiter.wait_until(&[socket], now, Some(deadline)).is_err() {
                         return;
