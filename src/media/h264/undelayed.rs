@@ -72,3 +72,46 @@ pub fn undelayed(nal: &[u8]) -> Result<UndelayedSps, SpsRefusal> {
     };
     Ok(UndelayedSps { nal, coded_pixels, monochrome })
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::media::h264::tests::SPS_640X360;
+
+    /// High profile with VUI, 426×240 (x264).
+    const HIGH: &[u8] = &[
+        0x67, 0x64, 0x00, 0x15, 0xac, 0xd9, 0x41, 0xb1, 0xfe, 0x4f, 0x01, 0x6a, 0x02, 0x02, 0x02, 0x80, 0x00,
+        0x00, 0x03, 0x00, 0x80, 0x00, 0x00, 0x1e, 0x07, 0x8b, 0x16, 0xcb,
+    ];
+
+    #[test]
+    fn all_that_matters_survives_and_only_the_profile_changes() {
+        assert_eq!(undelayed(SPS_640X360).unwrap().nal, SPS_640X360, "Baseline is never delayed");
+        let made = undelayed(HIGH).unwrap();
+        assert_eq!((made.coded_pixels, made.monochrome), (432 * 240, false));
+        let read =
+            |nal: &[u8]| SeqParameterSet::from_bits(BitReader::new(&*decode_nal(nal).unwrap())).unwrap();
+        let (before, after) = (read(HIGH), read(&made.nal));
+        assert_eq!(u8::from(after.profile_idc), SCALABLE_BASELINE);
+        let as_before = SeqParameterSet { profile_idc: before.profile_idc, ..after };
+        assert_eq!(format!("{as_before:?}"), format!("{before:?}"));
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_make_it_panic(
+            flips in prop::collection::vec((0..HIGH.len(), any::<u8>()), 0..6),
+            length in 0..=HIGH.len(),
+        ) {
+            let mut nal = HIGH[..length].to_vec();
+            for (at, byte) in flips {
+                if let Some(slot) = nal.get_mut(at) {
+                    *slot = byte;
+                }
+            }
+            let _ = undelayed(&nal);
+        }
+    }
+}

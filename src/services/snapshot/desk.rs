@@ -175,8 +175,7 @@ impl<S: Clone, R> Desk<S, R> {
         let unusable = entry.unusable.as_ref().map(|(first_seq, _)| *first_seq);
         let need = match span.group.filter(|group| Some(group.first_seq) != unusable) {
             Some(group) => {
-                let covered = entry.shown.as_ref().map_or(0, |shown| shown.covers + 1);
-                let tail = group.newest_seq + 1 - covered.clamp(group.first_seq, group.newest_seq + 1);
+                let tail = group.newest_seq + 1 - group.first_seq;
                 let in_step = matches!(entry.work, Work::Watched { .. });
                 if !in_step && tail > self.settings.keyframe_units {
                     actions.push(Action::Ring { stream: stream.clone() });
