@@ -350,4 +350,4 @@ fn pack(plane: &[u8], stride: usize, width: usize, height: usize, packed: &mut V
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -117,7 +117,7 @@ fn a_group_beyond_the_bounds_is_refused_before_decoding() {
 }
 
 /// Units of a sample in `tests/data/h264`, numbered in decoding order.
-fn sample(name: &str) -> Vec<AccessUnit> {
+pub(crate) fn sample(name: &str) -> Vec<AccessUnit> {
     let path = format!("{}/tests/data/h264/{name}.h264", env!("CARGO_MANIFEST_DIR"));
     let stream = std::fs::read(path).unwrap();
     let arrived = Clock::manual().now();
@@ -139,6 +139,19 @@ fn block_number(picture: &YuvPicture) -> u32 {
     (0..16).filter(|bit| white(2 + bit)).map(|bit| 1 << bit).sum()
 }
 
+/// Lets the units of a sample know when they are shown, as those of a transport with time stamps do; returns the
+/// number of each one's picture.
+pub(crate) fn stamp(units: &mut [AccessUnit]) -> Vec<u32> {
+    let (mut decoder, _) = decoder();
+    let mut numbers = Vec::new();
+    for unit in units {
+        let number = block_number(&decoder.step(unit, true).unwrap().unwrap());
+        unit.pts = Timestamp::video(i64::from(number) * 3000);
+        numbers.push(number);
+    }
+    numbers
+}
+
 const SAMPLES: [&str; 5] =
     ["baseline_bt601", "main_bt709", "high_full_bt709", "high_b_bt709", "main_b_slices4"];
 
@@ -146,21 +159,14 @@ const SAMPLES: [&str; 5] =
 fn every_unit_of_every_profile_gives_its_own_picture_at_once() {
     for name in SAMPLES {
         let mut units = sample(name);
-        let (mut decoder, _) = decoder();
-        let mut numbers = Vec::new();
-        for unit in &units {
-            numbers.push(block_number(&decoder.step(unit, true).unwrap().unwrap()));
-        }
+        let numbers = stamp(&mut units);
         let mut shown = numbers.clone();
         shown.sort_unstable();
         assert!(shown.into_iter().eq(0..36), "{name}: {numbers:?}");
         let reorders = units.iter().any(|unit| unit.bidirectional);
         assert_eq!(reorders, name.contains("_b_"), "{name}");
         assert_eq!(numbers.is_sorted(), !reorders, "{name}: in decoding order: {numbers:?}");
-        // From here on the units know when they are shown, as those of a transport with time stamps do.
-        for (unit, number) in units.iter_mut().zip(&numbers) {
-            unit.pts = Timestamp::video(i64::from(*number) * 3000);
-        }
+        let (mut decoder, _) = decoder();
         let units: Vec<_> = units.into_iter().map(Arc::new).collect();
         let keys: Vec<_> = units.iter().filter(|unit| unit.key).map(|unit| unit.seq as usize).collect();
         for newest in 1..units.len() {

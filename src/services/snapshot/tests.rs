@@ -9,6 +9,7 @@ use crate::base::clock::Clock;
 use crate::base::id::{MediaSessionId, StreamName};
 use crate::base::metrics::Metrics;
 use crate::hub::{Bell, EndReason, GopLimits, Publication, Publisher, Registry, SourceProtocol};
+use crate::services::decode;
 use crate::services::test_card::{CardEncoder, CardSettings, push_cards, read_number};
 
 const SETTINGS: SnapshotSettings = SnapshotSettings {
@@ -203,6 +204,28 @@ fn a_watched_stream_goes_on_after_a_gap_without_a_cold_start() {
     scene.push_keyframe(30);
     assert_eq!(number(&answer.recv().unwrap().unwrap()), 30);
     assert_eq!(scene.metrics.decode_runs_total.get(), 1);
+}
+
+#[test]
+fn with_b_frames_the_picture_shown_last_is_served_cold_and_watched() {
+    let mut units = decode::tests::sample("high_b_bt709");
+    let numbers = decode::tests::stamp(&mut units);
+    let keys: Vec<_> = (0..units.len()).filter(|at| units[*at].key).collect();
+    for settings in [SETTINGS, UNWATCHED] {
+        let scene = Scene::new();
+        let service = scene.service(settings);
+        let snapshots = service.handle();
+        for (newest, unit) in units.iter().enumerate() {
+            scene.publisher.push_video(unit.clone());
+            let snapshot = snapshots.take(cards()).unwrap();
+            let (width, _, rgb) = crate::services::png::tests::decode(&snapshot.png);
+            let white = |block: usize| rgb[3 * (8 * width as usize + 16 * block + 8)] > 128;
+            let number: u32 = (0..16).filter(|bit| white(2 + bit)).map(|bit| 1 << bit).sum();
+            let first = keys.iter().rfind(|key| **key <= newest).unwrap();
+            assert_eq!(Some(&number), numbers[*first..=newest].iter().max(), "up to unit {newest}");
+        }
+        assert!(service.stop(Duration::from_secs(30)));
+    }
 }
 
 #[test]
