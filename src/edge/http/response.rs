@@ -24,6 +24,8 @@ pub(super) fn head(
     let mut text = String::with_capacity(512);
     let _ = write!(text, "HTTP/1.1 {status} {}\r\n", reason(status));
     let _ = write!(text, "Date: {}\r\n", httpdate::fmt_http_date(now));
+    // On everything: an error repeats what was asked for, and must never be taken for a page.
+    text.push_str("X-Content-Type-Options: nosniff\r\n");
     for (name, value) in headers {
         if OURS.iter().any(|ours| name.eq_ignore_ascii_case(ours)) {
             continue;
@@ -100,7 +102,7 @@ mod tests {
         let head = String::from_utf8(head(200, &response.headers, Some(1), true, UNIX_EPOCH)).unwrap();
         assert_eq!(
             head,
-            "HTTP/1.1 200 OK\r\nDate: Thu, 01 Jan 1970 00:00:00 GMT\r\n\
+            "HTTP/1.1 200 OK\r\nDate: Thu, 01 Jan 1970 00:00:00 GMT\r\nX-Content-Type-Options: nosniff\r\n\
              Content-Type: text/plain; charset=utf-8\r\nContent-Length: 1\r\nConnection: keep-alive\r\n\r\n"
         );
     }

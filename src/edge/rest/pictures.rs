@@ -115,7 +115,6 @@ fn respond(request: &Request, snapshot: Arc<Snapshot>, age: Duration, fit: Optio
         ("X-Capture-Time", captured),
         ("X-Frame-Age-Ms", age.as_millis().to_string()),
         ("X-Stream-Epoch", snapshot.epoch.to_string()),
-        ("X-Content-Type-Options", "nosniff".to_owned()),
         ("Cross-Origin-Resource-Policy", "cross-origin".to_owned()),
     ];
     let response = Response {

@@ -133,7 +133,6 @@ fn respond(request: &Request, found: Found, name: &str) -> Response {
         ("Accept-Ranges", "bytes".to_owned()),
         // Kept, but asked about each time: pages and server are one version.
         ("Cache-Control", "no-cache".to_owned()),
-        ("X-Content-Type-Options", "nosniff".to_owned()),
         ("Referrer-Policy", "same-origin".to_owned()),
     ];
     if found.is_ours {
