@@ -12,11 +12,15 @@ use std::time::Duration;
 
 use crate::base::clock::Clock;
 use crate::base::metrics::Metrics;
+use crate::base::threads::STACK_PROTOCOL_BYTES;
 use crate::conf::Config;
-use crate::edge::accept::{Acceptor, Connections};
+use crate::edge::accept::{AcceptSettings, Acceptor, Connections};
+use crate::edge::http::HttpServer;
 use crate::edge::ports::MediaPorts;
+use crate::edge::rest::Rest;
 use crate::edge::rtc::RtcService;
-use crate::edge::tls::{self, TlsError};
+use crate::edge::tls::{self, ServerConfig, TlsError, Transport};
+use crate::edge::web::Site;
 use crate::edge::ws::{self, WsService};
 use crate::hub::Registry;
 use crate::proto::dtls::{Certificate, CertificateError};
@@ -112,16 +116,31 @@ impl Plan {
 
 /// All of them, in the order of the banner.
 fn plans(config: &Config) -> Vec<Plan> {
-    let signalling =
-        |name, key, port, is_secure, serves| Plan { name, key, port, is_secure, is_signalling: true, serves };
+    let plan = |name, key, port, is_secure, is_signalling, serves| Plan {
+        name,
+        key,
+        port,
+        is_secure,
+        is_signalling,
+        serves,
+    };
+    let (pages, tls_pages) = ("pages, pictures, REST", "the same over TLS");
     vec![
-        signalling("ws", "ws.port", config.ws_port, false, "signalling"),
-        signalling("wss", "wss.port", config.wss_port, true, "signalling over TLS"),
+        plan("ws", "ws.port", config.ws_port, false, true, "signalling"),
+        plan("wss", "wss.port", config.wss_port, true, true, "signalling over TLS"),
+        plan("http", "http.port", config.http_port, false, false, pages),
+        plan("https", "https.port", config.https_port, true, false, tls_pages),
+        plan("legacy_https", "legacy_https.port", config.legacy_https_port, true, false, tls_pages),
+        plan("legacy_http", "legacy_http.port", config.legacy_http_port, false, false, pages),
     ]
 }
 
 /// How long a stop may take in all.
 pub const STOP_LIMIT: Duration = Duration::from_secs(5);
+/// How much of it the signalling connections and their publications may take.
+const CONNECTIONS_STOP_LIMIT: Duration = Duration::from_millis(2500);
+/// How much of it each thread of the snapshots may take.
+const SNAPSHOTS_STOP_LIMIT: Duration = Duration::from_secs(1);
 
 /// A running server.
 #[derive(Debug)]
@@ -134,7 +153,8 @@ pub struct App {
     auto: Option<AutoSnapshots>,
     demo: Option<DemoPublisher>,
     doors: Vec<Door>,
-    acceptors: Vec<(&'static str, Acceptor)>,
+    /// Whether for signalling, the name, the port.
+    acceptors: Vec<(bool, &'static str, Acceptor)>,
 }
 
 impl App {
@@ -205,11 +225,30 @@ impl App {
             self.metrics.clone(),
             self.clock.clone(),
         );
+        let site = Site::new(
+            settings::web(config),
+            Rest::new(
+                settings::rest(config),
+                self.registry.clone(),
+                self.snapshots.handle(),
+                self.metrics.clone(),
+                self.clock.clone(),
+            ),
+            self.registry.clone(),
+            self.metrics.clone(),
+            self.clock.clone(),
+        );
+        let http =
+            HttpServer::new(settings::http(config), Arc::new(site), self.metrics.clone(), self.clock.clone());
         for plan in wanted {
             let Some(port) = plan.port else { continue };
             let address = SocketAddr::new(config.ip_local, port);
             let tls = tls.clone().filter(|_| plan.is_secure);
-            let acceptor = ws.listen(plan.name, address, tls, self.connections.clone());
+            let acceptor = if plan.is_signalling {
+                ws.listen(plan.name, address, tls, self.connections.clone())
+            } else {
+                self.listen_http(plan.name, address, tls, http.clone())
+            };
             let acceptor =
                 acceptor.map_err(|source| StartError::Listen { key: plan.key, address, source })?;
             self.doors.push(Door {
@@ -218,9 +257,26 @@ impl App {
                 serves: plan.serves,
                 address: acceptor.address(),
             });
-            self.acceptors.push((plan.name, acceptor));
+            self.acceptors.push((plan.is_signalling, plan.name, acceptor));
         }
         Ok(())
+    }
+
+    fn listen_http(
+        &self,
+        name: &'static str,
+        address: SocketAddr,
+        tls: Option<Arc<ServerConfig>>,
+        http: HttpServer,
+    ) -> io::Result<Acceptor> {
+        let settings = AcceptSettings { name, address, stack_bytes: STACK_PROTOCOL_BYTES };
+        let (connections, metrics) = (self.connections.clone(), self.metrics.clone());
+        Acceptor::start(settings, connections, metrics, self.clock.clone(), move |connection| {
+            match Transport::new(connection.stream, tls.as_ref()) {
+                Ok(transport) => http.serve(transport, connection.peer, connection.stop),
+                Err(error) => tracing::warn!("{}: cannot serve: {error}", connection.peer),
+            }
+        })
     }
 
     /// The open TCP ports.
@@ -271,8 +327,12 @@ impl App {
                 stuck.push(what.to_owned());
             }
         };
-        for (_, acceptor) in &mut self.acceptors {
-            acceptor.begin_stop();
+        let (mut signalling, mut http): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.acceptors).into_iter().partition(|(is_signalling, ..)| *is_signalling);
+        // Each connection tells its client and ends its publications. All at once, so that their times do not add up.
+        signalling.iter_mut().for_each(|(_, _, acceptor)| acceptor.begin_stop());
+        for (_, name, acceptor) in signalling {
+            note(acceptor.stop(&clock, left().min(CONNECTIONS_STOP_LIMIT)), name);
         }
         if let Some(demo) = self.demo.take() {
             note(demo.stop(), "test card");
@@ -280,8 +340,10 @@ impl App {
         if let Some(auto) = self.auto.take() {
             note(auto.stop(), "automatic snapshots");
         }
-        note(self.snapshots.stop(left().min(Duration::from_secs(1))), "snapshots");
-        for (name, acceptor) in self.acceptors {
+        note(self.snapshots.stop(left().min(SNAPSHOTS_STOP_LIMIT)), "snapshots");
+        // Last, so that whoever waits for a picture hears why there is none.
+        http.iter_mut().for_each(|(_, _, acceptor)| acceptor.begin_stop());
+        for (_, name, acceptor) in http {
             note(acceptor.stop(&clock, left()), name);
         }
         stuck

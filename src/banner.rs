@@ -4,9 +4,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use crate::app::App;
 use crate::conf::Config;
-
-/// Path of the demo page, as the manuals print it.
-pub const DEMO_PAGE: &str = "/client2/examples/demo/streaming/stream-snapshot/stream-snapshot.html";
+use crate::edge::web::DEMO_PAGE;
+use crate::services::decode::decoder_has_assembly;
 
 /// The banner of a running server.
 #[must_use]
@@ -26,6 +25,11 @@ pub fn text(app: &App, config: &Config, demo: bool) -> String {
              {base}/rest-api/stream/snapshot | cut -d'\"' -f4 | base64 -d > {stream}.png\n"
         );
     }
+    text += if decoder_has_assembly() {
+        "decoder: OpenH264 with assembly\n"
+    } else {
+        "decoder: OpenH264 without assembly, at half the speed (tools/install-build-deps installs nasm; then build again)\n"
+    };
     text += "ready\n";
     text
 }

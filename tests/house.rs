@@ -104,9 +104,9 @@ const FLOORS: &[(&str, &[&str])] = &[
     ("hub", &["base", "media", "hub"]),
     ("services", &["base", "media", "hub", "services"]),
     ("edge", &["base", "media", "hub", "proto", "services", "edge"]),
-    ("fuzz", &["media", "proto", "conf", "edge"]),
+    ("fuzz", &["base", "media", "proto", "conf", "edge"]),
     ("app", &["base", "conf", "media", "hub", "proto", "services", "edge", "app"]),
-    ("banner", &["base", "conf", "services", "app"]),
+    ("banner", &["base", "conf", "services", "edge::web", "app"]),
     ("cli", &["base", "conf", "app", "banner", "cli"]),
     ("main", &[]),
     ("lib", &[]),
@@ -144,7 +144,7 @@ fn pure_floors_know_no_sockets_files_threads_or_clocks() {
         "UdpSocket",
         "Instant::now",
         "SystemTime::now",
-        "rand::rng",
+        "rand::rng()",
         "getrandom::",
     ];
     let mut faults = Vec::new();

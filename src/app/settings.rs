@@ -3,11 +3,16 @@
 use std::num::NonZeroU64;
 use std::time::Duration;
 
+use crate::base::id::random_id;
 use crate::conf::{Config, SnapshotNaming};
 use crate::edge::accept::ConnectionLimits;
+use crate::edge::http::HttpSettings;
 use crate::edge::ports::PortSettings;
+use crate::edge::rest::RestSettings;
+use crate::edge::rest::access::{CorsSettings, Credentials};
 use crate::edge::rtc::RtcSettings;
 use crate::edge::tls::TlsSettings;
+use crate::edge::web::WebSettings;
 use crate::edge::ws::WsSettings;
 use crate::hub::{GopLimits, Registry};
 use crate::proto::signal::SignalSettings;
@@ -105,6 +110,28 @@ pub(super) fn ws(config: &Config) -> WsSettings {
             bad_messages_max: BAD_MESSAGES_MAX,
         },
     }
+}
+
+pub(super) fn http(config: &Config) -> HttpSettings {
+    HttpSettings { head_deadline: config.connection_handshake, ..HttpSettings::usual() }
+}
+
+pub(super) fn rest(config: &Config) -> RestSettings {
+    let own_address = config.ip.first().unwrap_or(&config.ip_local);
+    RestSettings {
+        cors: CorsSettings {
+            allow_origin: config.rest_allow_origin.clone(),
+            allow_headers: config.rest_allow_headers.clone(),
+            allow_methods: config.rest_allow_methods.clone(),
+        },
+        credentials: (!config.disable_rest_auth)
+            .then(|| Credentials::new(&config.rest_auth_user, config.rest_auth_password.reveal())),
+        node_id: format!("{}@{own_address}", random_id().replace('-', "")),
+    }
+}
+
+pub(super) fn web(config: &Config) -> WebSettings {
+    WebSettings { web_dir: config.web_dir.clone() }
 }
 
 /// Most pixels of a coded picture.
