@@ -209,9 +209,10 @@ impl App {
         } else {
             None
         };
+        let media_ports = MediaPorts::new(settings::media_ports(config));
         let rtc = RtcService::new(
             settings::rtc(config),
-            MediaPorts::new(settings::media_ports(config)),
+            media_ports.clone(),
             Arc::new(Certificate::generate()?),
             self.registry.clone(),
             self.metrics.clone(),
@@ -236,6 +237,7 @@ impl App {
             ),
             self.registry.clone(),
             self.metrics.clone(),
+            media_ports,
             self.clock.clone(),
         );
         let http =
