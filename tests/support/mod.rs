@@ -1,6 +1,11 @@
 //! What end-to-end tests share: the server as a library and as a process, clients of each protocol.
 
+pub mod browser;
+pub mod clip;
+pub mod page;
 pub mod process;
+pub mod publishers;
+pub mod relay;
 pub mod rest;
 pub mod server;
 pub mod site;

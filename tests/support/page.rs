@@ -1,0 +1,132 @@
+//! The signalling of one publishing page: connects, publishes one stream, answers pings.
+
+use std::io;
+use std::net::{SocketAddr, TcpStream};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tungstenite::{Message, WebSocket};
+
+/// How long the server may take for one answer.
+const ANSWER_LIMIT: Duration = Duration::from_secs(10);
+
+/// Why a page cannot publish.
+#[derive(Debug, thiserror::Error)]
+pub enum PageError {
+    /// The connection failed.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    /// The WebSocket failed.
+    #[error("websocket: {0}")]
+    WebSocket(String),
+    /// A message is not JSON.
+    #[error("message: {0}")]
+    Json(#[from] serde_json::Error),
+    /// The stream failed or ended; the server's words.
+    #[error("stream {0} failed: {1}")]
+    Failed(String, String),
+}
+
+/// The status in a stream's status message.
+pub fn status_of(message: &Value) -> Option<&str> {
+    (message["message"] == "notifyStreamStatusEvent").then(|| message["data"][0]["status"].as_str())?
+}
+
+/// One signalling connection with at most one stream.
+pub struct Page {
+    socket: WebSocket<TcpStream>,
+    name: String,
+}
+
+impl Page {
+    /// Connects and waits to be known.
+    pub fn connect(server: SocketAddr) -> Result<Self, PageError> {
+        let stream = TcpStream::connect_timeout(&server, ANSWER_LIMIT)?;
+        stream.set_read_timeout(Some(ANSWER_LIMIT))?;
+        let (socket, _) = tungstenite::client(format!("ws://{server}/"), stream)
+            .map_err(|error| PageError::WebSocket(error.to_string()))?;
+        let mut client = Self { socket, name: String::new() };
+        client.say(
+            "connection",
+            &json!({
+                "appKey": "defaultApp", "mediaProviders": ["WebRTC"], "clientVersion": "2.0",
+                "clientOSVersion": "none", "clientBrowserVersion": "none",
+                "msePacketizationVersion": 2, "clientInfo": {}
+            }),
+        )?;
+        client.wait_for(|message| message["message"] == "getUserData")?;
+        Ok(client)
+    }
+
+    /// Publishes; returns the answer.
+    pub fn publish(&mut self, name: &str, offer: &str, has_audio: bool) -> Result<String, PageError> {
+        name.clone_into(&mut self.name);
+        self.say(
+            "publishStream",
+            &json!({
+                "mediaSessionId": uuid::Uuid::new_v4().to_string(), "name": name, "published": true,
+                "hasVideo": true, "hasAudio": has_audio, "status": "PENDING", "record": false,
+                "mediaProvider": "WebRTC", "sdp": offer, "bitrate": 0, "minBitrate": 0, "maxBitrate": 0
+            }),
+        )?;
+        let message = self.wait_for(|message| message["message"] == "setRemoteSDP")?;
+        Ok(message["data"][1].as_str().unwrap_or_default().to_owned())
+    }
+
+    /// Sends a message with one argument.
+    pub fn say(&mut self, method: &str, argument: &Value) -> Result<(), PageError> {
+        let text = json!({ "message": method, "data": [argument] }).to_string();
+        self.socket.send(Message::text(text)).map_err(|error| PageError::WebSocket(error.to_string()))
+    }
+
+    /// The next message for which `wanted` holds; a failed stream is an error.
+    pub fn wait_for(&mut self, wanted: impl Fn(&Value) -> bool) -> Result<Value, PageError> {
+        loop {
+            let message = self.socket.read().map_err(|error| PageError::WebSocket(error.to_string()))?;
+            let Some(message) = self.take(&message)? else { continue };
+            if wanted(&message) {
+                return Ok(message);
+            }
+        }
+    }
+
+    /// Answers pings; hands other messages back.
+    fn take(&mut self, message: &Message) -> Result<Option<Value>, PageError> {
+        let Message::Text(text) = message else { return Ok(None) };
+        let message: Value = serde_json::from_str(text)?;
+        if message["message"] == "ping" {
+            self.say("pong", &Value::Null)?;
+            return Ok(None);
+        }
+        if matches!(status_of(&message), Some("FAILED" | "UNPUBLISHED")) {
+            let info = message["data"][0]["info"].as_str().unwrap_or("no reason").to_owned();
+            return Err(PageError::Failed(self.name.clone(), info));
+        }
+        Ok(Some(message))
+    }
+
+    /// Waits until the stream counts as published.
+    pub fn wait_published(&mut self) -> Result<(), PageError> {
+        self.wait_for(|message| status_of(message) == Some("PUBLISHING")).map(drop)
+    }
+
+    /// Reads what has come, without waiting.
+    pub fn answer_pings(&mut self) -> Result<(), PageError> {
+        self.socket.get_ref().set_nonblocking(true)?;
+        let result = loop {
+            match self.socket.read() {
+                Ok(message) => {
+                    if let Err(error) = self.take(&message) {
+                        break Err(error);
+                    }
+                }
+                Err(tungstenite::Error::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => {
+                    break Ok(());
+                }
+                Err(error) => break Err(PageError::WebSocket(error.to_string())),
+            }
+        };
+        self.socket.get_ref().set_nonblocking(false)?;
+        result
+    }
+}
