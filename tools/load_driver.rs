@@ -25,7 +25,7 @@ use support::publishers::{Publisher, PublisherState, Publishers};
 
 /// The clients that end-to-end tests use, too; they use more of them.
 #[path = "../tests/support"]
-#[allow(dead_code, reason = "shared with the tests")]
+#[allow(dead_code, unreachable_pub, reason = "shared with the tests")]
 mod support {
     pub mod browser;
     pub mod clip;

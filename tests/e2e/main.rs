@@ -2,10 +2,10 @@
 
 #[allow(dead_code, unreachable_pub, reason = "a set of tools for all topics, of which each takes some")]
 #[path = "../support/mod.rs"]
-#[allow(dead_code, unreachable_pub, reason = "a set of tools for all topics, of which each takes some")]
 mod support;
 
 mod pictures;
 mod process;
+mod publish;
 mod rest;
 mod signalling;
