@@ -16,11 +16,12 @@
 pub mod demux;
 pub mod dtls;
 pub mod ice;
-#[cfg(test)]
-mod link;
 pub mod peer;
 pub mod rtp;
 pub mod sdp;
 pub mod signal;
 pub mod srtp;
 pub mod stun;
+
+#[cfg(test)]
+mod tests;

@@ -3,7 +3,7 @@ use rand::{Rng as _, SeedableRng as _};
 
 use super::*;
 use crate::base::clock::Clock;
-use crate::proto::link::Link;
+use crate::proto::tests::link::Link;
 
 fn session(side: Side, certificate: &Arc<Certificate>, expected: &Certificate) -> Dtls {
     Dtls::new(DtlsSettings {

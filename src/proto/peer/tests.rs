@@ -8,7 +8,7 @@ use rand::rngs::StdRng;
 use self::browser::{Browser, FakeSession};
 use super::*;
 use crate::base::clock::Clock;
-use crate::proto::link::Link;
+use crate::proto::tests::link::Link;
 
 const SERVER: &str = "203.0.113.7:31002";
 const HOME: &str = "192.0.2.1:40000";

@@ -1,0 +1,3 @@
+//! What several tests of this floor share.
+
+pub(crate) mod link;
