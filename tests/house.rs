@@ -124,8 +124,8 @@ fn each_floor_imports_only_from_below() {
         };
         let text: Vec<String> = code(&path).into_iter().map(|(_, line)| line).collect();
         for import in crate_paths(&text.join("\n")) {
-            let fits = |allowed: &&str| import == **allowed || import.starts_with(&format!("{allowed}::"));
-            if !import.is_empty() && !allowed.iter().any(|allowed| fits(&allowed)) {
+            let fits = |allowed: &str| import == allowed || import.starts_with(&format!("{allowed}::"));
+            if !import.is_empty() && !allowed.iter().any(|allowed| fits(allowed)) {
                 faults.push(format!("{name}: {floor} may not import {import}"));
             }
         }

@@ -1,6 +1,5 @@
 //! End to end: the whole server on free ports, real sockets, real pictures.
 
-#[allow(dead_code, unreachable_pub, reason = "a set of tools for all topics, of which each takes some")]
 #[path = "../support/mod.rs"]
 mod support;
 
@@ -9,3 +8,4 @@ mod process;
 mod publish;
 mod rest;
 mod signalling;
+mod whole;
