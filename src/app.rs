@@ -226,7 +226,7 @@ impl App {
             self.metrics.clone(),
             self.clock.clone(),
         );
-        let site = Site::new(
+        let site = Arc::new(Site::new(
             settings::web(config),
             Rest::new(
                 settings::rest(config),
@@ -239,9 +239,13 @@ impl App {
             self.metrics.clone(),
             media_ports,
             self.clock.clone(),
+        ));
+        let http = HttpServer::new(
+            settings::http(config),
+            Arc::clone(&site) as _,
+            self.metrics.clone(),
+            self.clock.clone(),
         );
-        let http =
-            HttpServer::new(settings::http(config), Arc::new(site), self.metrics.clone(), self.clock.clone());
         for plan in wanted {
             let Some(port) = plan.port else { continue };
             let address = SocketAddr::new(config.ip_local, port);
@@ -261,6 +265,7 @@ impl App {
             });
             self.acceptors.push((plan.is_signalling, plan.name, acceptor));
         }
+        site.announce_ports(self.doors.iter().map(|door| (door.name, door.address.port())));
         Ok(())
     }
 

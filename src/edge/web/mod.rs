@@ -5,7 +5,9 @@
 mod files;
 mod statistics;
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::OnceLock;
 
 use rouille::{Request, Response};
 
@@ -41,6 +43,7 @@ pub struct Site {
     statistics: Statistics,
     registry: Registry,
     metrics: Metrics,
+    open_ports: OnceLock<BTreeMap<&'static str, u16>>,
 }
 
 impl Site {
@@ -55,16 +58,27 @@ impl Site {
         clock: Clock,
     ) -> Self {
         let statistics = Statistics::new(registry.clone(), metrics.clone(), ports, clock);
-        Self { rest, files: Files::new(settings.web_dir), statistics, registry, metrics }
+        let files = Files::new(settings.web_dir);
+        Self { rest, files, statistics, registry, metrics, open_ports: OnceLock::new() }
     }
 
-    /// `/health`: for load balancers and people; open to everybody, as it tells nothing about streams but their number.
+    /// Tells pages which TCP ports the server has open, by name (`ws`, `wss`, `http` …). Once, when all are open.
+    pub fn announce_ports(&self, ports: impl IntoIterator<Item = (&'static str, u16)>) {
+        // A second announcement could only say the same.
+        let _ = self.open_ports.set(ports.into_iter().collect());
+    }
+
+    /// `/health`: for load balancers, people, and pages that look for the signalling port; open to everybody, as it tells
+    /// nothing about streams but their number.
     fn health(&self) -> Response {
-        let body = serde_json::json!({
+        let mut body = serde_json::json!({
             "status": "ok",
             "version": env!("CARGO_PKG_VERSION"),
             "streams": self.registry.len(),
         });
+        if let (Some(ports), Some(body)) = (self.open_ports.get(), body.as_object_mut()) {
+            body.insert("ports".to_owned(), serde_json::json!(ports));
+        }
         Response::json(&body).with_additional_header("Cache-Control", "no-store")
     }
 
