@@ -127,7 +127,12 @@ fn run(arguments: &Arguments) -> Result<(), DriverError> {
             page.answer_pings()?;
         }
     }
-    print(&publishers.close(), arguments.seconds);
+    let states = publishers.states();
+    for page in pages {
+        page.close()?;
+    }
+    drop(publishers);
+    print(&states, arguments.seconds);
     Ok(())
 }
 

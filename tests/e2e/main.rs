@@ -1,5 +1,6 @@
 //! End to end: the whole server on free ports, real sockets, real pictures.
 
+#[allow(dead_code, unreachable_pub, reason = "a set of tools for all topics, of which each takes some")]
 #[path = "../support/mod.rs"]
 mod support;
 

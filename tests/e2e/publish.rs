@@ -36,6 +36,17 @@ fn clip(pictures: u32, keyframe_interval: u32) -> Arc<Clip> {
 }
 
 fn publish(server: &Server, name: &str, clip: &Arc<Clip>, faults: Option<Faults>) -> Live {
+    publish_turned(server, name, clip, faults, 0)
+}
+
+/// Publishes with a camera that is held so that the viewer must turn its pictures.
+fn publish_turned(
+    server: &Server,
+    name: &str,
+    clip: &Arc<Clip>,
+    faults: Option<Faults>,
+    quarter_turns: u8,
+) -> Live {
     let clock = server.app().clock();
     let settings = BrowserSettings {
         seed: 7,
@@ -44,6 +55,7 @@ fn publish(server: &Server, name: &str, clip: &Arc<Clip>, faults: Option<Faults>
         certificate: Arc::new(Certificate::generate().unwrap()),
     };
     let mut browser = Browser::new(settings, clock.now());
+    browser.set_orientation(quarter_turns);
     let mut page = Page::connect(server.address("ws")).unwrap();
     let answer = page.publish(name, &browser.offer(), true).unwrap();
     let address = browser.take_answer(clock.now(), &answer);
@@ -93,14 +105,21 @@ fn references(clip: &Clip) -> Vec<Vec<u8>> {
 fn wait_for(live: &Live, holds: impl Fn(&PublisherState) -> bool) -> PublisherState {
     let clock = Clock::real();
     let end = clock.now() + LIMIT;
-    let pause = crossbeam_channel::after;
     loop {
         let state = live.publishers.states()[0];
         if holds(&state) {
             return state;
         }
         assert!(clock.now() < end, "{state:?}");
-        let _ = pause(Duration::from_millis(20)).recv();
+        let _ = crossbeam_channel::after(Duration::from_millis(20)).recv();
+    }
+}
+
+fn wait_until_free(server: &Server, name: &str) {
+    let end = Clock::real().now() + LIMIT;
+    while server.app().registry().find(name).is_some() {
+        assert!(Clock::real().now() < end, "the name is still taken");
+        let _ = crossbeam_channel::after(Duration::from_millis(20)).recv();
     }
 }
 
@@ -116,15 +135,10 @@ fn a_published_stream_gives_its_newest_picture_and_tells_its_publisher_how_it_ar
     assert_eq!((state.stats.nacks, state.stats.plis), (0, 0), "nothing was lost");
     let stream = server.app().registry().find("cam").unwrap();
     assert!(stream.facts().audio.is_some());
-    // The page is left: the server hears it from DTLS and by the closed socket, and the name is free.
     let Live { page, publishers, .. } = live;
+    page.close().unwrap();
     publishers.close();
-    drop(page);
-    let end = Clock::real().now() + LIMIT;
-    while server.app().registry().find("cam").is_some() {
-        assert!(Clock::real().now() < end, "the name is still taken");
-        let _ = crossbeam_channel::after(Duration::from_millis(20)).recv();
-    }
+    wait_until_free(&server, "cam");
     assert!(matches!(snapshot(&server, "cam"), Err(SnapshotError::StreamNotFound)));
 }
 
@@ -153,4 +167,29 @@ fn over_a_way_that_loses_publishing_goes_on_and_each_picture_is_exact() {
     let state = live.publishers.close()[0];
     assert!(state.stats.nacks > 0 && state.stats.repeated > 0, "{state:?}");
     assert_eq!(state.closed, None);
+}
+
+#[test]
+fn pictures_of_a_camera_held_upright_are_turned_before_they_are_served() {
+    let clip = clip(300, 30);
+    let references = references(&clip);
+    let server = Server::start(&[], false);
+    let live = publish_turned(&server, "phone", &clip, None, 1);
+    let snapshot = snapshot(&server, "phone").unwrap();
+    assert_eq!((snapshot.width, snapshot.height), (SIZE.1, SIZE.0));
+    // Back by a quarter turn counter-clockwise: what was the right edge is the top.
+    let turned = pixels(&snapshot.png);
+    let (width, height) = (SIZE.0 as usize, SIZE.1 as usize);
+    let mut upright = Vec::with_capacity(turned.len());
+    for row in 0..height {
+        for column in 0..width {
+            let at = (column * height + (height - 1 - row)) * 3;
+            upright.extend_from_slice(&turned[at..at + 3]);
+        }
+    }
+    let number = read_number(&upright, SIZE.0, SIZE.1).expect("a readable picture");
+    assert!(upright == references[number as usize]);
+    live.publishers.close();
+    // The server heard of it by DTLS: the name is free although the page is still there.
+    wait_until_free(&server, "phone");
 }

@@ -75,7 +75,6 @@ pub struct BrowserStats {
 /// What the server answered.
 #[derive(Debug)]
 struct Remote {
-    address: SocketAddr,
     username: String,
     password: String,
     fingerprints: Vec<Fingerprint>,
@@ -270,7 +269,6 @@ impl Browser {
             audio.payload_type = payload_type("opus/48000/2");
         }
         self.remote = Some(Remote {
-            address,
             username: format!("{}:{}", value("a=ice-ufrag:"), self.local.ufrag),
             password: value("a=ice-pwd:"),
             fingerprints: vec![Fingerprint::parse(&value("a=fingerprint:")).unwrap()],
@@ -282,19 +280,9 @@ impl Browser {
         address
     }
 
-    /// Where the answer told us to send.
-    pub fn server(&self) -> Option<SocketAddr> {
-        self.remote.as_ref().map(|remote| remote.address)
-    }
-
     /// Whether pictures may be sent.
     pub fn is_connected(&self) -> bool {
         self.phase == Phase::Connected
-    }
-
-    /// Whether it is over.
-    pub fn is_closed(&self) -> bool {
-        self.phase == Phase::Closed
     }
 
     /// Counts so far.

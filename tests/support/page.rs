@@ -36,6 +36,8 @@ pub fn status_of(message: &Value) -> Option<&str> {
 pub struct Page {
     socket: WebSocket<TcpStream>,
     name: String,
+    media_session_id: String,
+    is_over: bool,
 }
 
 impl Page {
@@ -45,7 +47,8 @@ impl Page {
         stream.set_read_timeout(Some(ANSWER_LIMIT))?;
         let (socket, _) = tungstenite::client(format!("ws://{server}/"), stream)
             .map_err(|error| PageError::WebSocket(error.to_string()))?;
-        let mut client = Self { socket, name: String::new() };
+        let mut client =
+            Self { socket, name: String::new(), media_session_id: String::new(), is_over: false };
         client.say(
             "connection",
             &json!({
@@ -61,10 +64,11 @@ impl Page {
     /// Publishes; returns the answer.
     pub fn publish(&mut self, name: &str, offer: &str, has_audio: bool) -> Result<String, PageError> {
         name.clone_into(&mut self.name);
+        self.media_session_id = uuid::Uuid::new_v4().to_string();
         self.say(
             "publishStream",
             &json!({
-                "mediaSessionId": uuid::Uuid::new_v4().to_string(), "name": name, "published": true,
+                "mediaSessionId": self.media_session_id, "name": name, "published": true,
                 "hasVideo": true, "hasAudio": has_audio, "status": "PENDING", "record": false,
                 "mediaProvider": "WebRTC", "sdp": offer, "bitrate": 0, "minBitrate": 0, "maxBitrate": 0
             }),
@@ -98,7 +102,8 @@ impl Page {
             self.say("pong", &Value::Null)?;
             return Ok(None);
         }
-        if matches!(status_of(&message), Some("FAILED" | "UNPUBLISHED")) {
+        self.is_over |= status_of(&message) == Some("UNPUBLISHED");
+        if status_of(&message) == Some("FAILED") {
             let info = message["data"][0]["info"].as_str().unwrap_or("no reason").to_owned();
             return Err(PageError::Failed(self.name.clone(), info));
         }
@@ -108,6 +113,15 @@ impl Page {
     /// Waits until the stream counts as published.
     pub fn wait_published(&mut self) -> Result<(), PageError> {
         self.wait_for(|message| status_of(message) == Some("PUBLISHING")).map(drop)
+    }
+
+    /// Leaves the page: the stream is unpublished, then the socket closed.
+    pub fn close(mut self) -> Result<(), PageError> {
+        if !self.is_over {
+            self.say("unPublishStream", &json!({ "mediaSessionId": self.media_session_id }))?;
+            self.wait_for(|message| status_of(message) == Some("UNPUBLISHED"))?;
+        }
+        self.socket.close(None).map_err(|error| PageError::WebSocket(error.to_string()))
     }
 
     /// Reads what has come, without waiting.
