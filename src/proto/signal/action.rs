@@ -38,7 +38,7 @@ pub struct StartPlay {
 /// What the owner of the session has to do.
 #[derive(Clone, Debug)]
 pub enum Action {
-    /// Begin a publication; answer with [`Event::Answered`] and later [`Event::Publishing`], or [`Event::Ended`].
+    /// Begin a publication; answer with [`Event::Answered`] and later [`Event::Up`], or [`Event::Ended`].
     StartPublish(Box<StartPublish>),
     /// End a publication as the client wished; answer with [`Event::Ended`] once its name is free.
     StopPublish {
