@@ -25,6 +25,14 @@ impl Counted {
         self.metrics.rtp_received_total.inc_by(since(|stats| stats.receiver.packets));
         self.metrics.rtp_lost_total.inc_by(since(|stats| stats.receiver.lost));
         self.metrics.keyframe_requests_total.inc_by(since(|stats| stats.receiver.keyframe_requests));
+        self.metrics
+            .bad_input_total
+            .with_label_values(&["h264"])
+            .inc_by(since(|stats| stats.receiver.units_unusable));
+        let error_before = self.before.as_ref().and_then(|before| before.receiver.last_unit_error);
+        if let Some(error) = now.receiver.last_unit_error.filter(|error| Some(*error) != error_before) {
+            tracing::warn!("pictures cannot be used: {error}");
+        }
         for kind in Refused::ALL {
             let before = self.before.as_ref().map_or(0, |before| before.refused.get(kind));
             let refused = now.refused.get(kind).saturating_sub(before);

@@ -34,6 +34,8 @@ pub struct DepacketizerCounts {
     pub units: u64,
     /// Pictures dropped: damaged, or without what they refer to.
     pub dropped: u64,
+    /// Those among them that came whole and cannot be used for what they hold.
+    pub unusable: u64,
     /// [`Depacketized::Gap`]s.
     pub gaps: u64,
 }
@@ -175,6 +177,7 @@ impl H264Depacketizer {
             Ok(Some(_)) => self.counts.dropped += 1,
             Err(error) => {
                 self.last_error = Some(error);
+                self.counts.unusable += 1;
                 self.drop_unit(out);
             }
         }

@@ -12,6 +12,7 @@ use super::rate::{JUDGE_INTERVAL, RateEstimator};
 pub use super::rtcp::RtcpError;
 use super::rtcp::{self, NACK_SEQUENCES_MAX, RtcpPacket, RtcpWriter};
 use super::track::{Made, Media, Track};
+use crate::media::h264::assemble::UnitError;
 use crate::media::track::AudioCodec;
 use crate::media::unit::{AccessUnit, AudioFrame};
 
@@ -146,6 +147,11 @@ pub struct ReceiverStats {
     pub units: u64,
     /// Pictures dropped: damaged, or not decodable after a loss.
     pub units_dropped: u64,
+    /// Those among them that came whole and cannot be used for what they hold: parameters that are unknown, refused or
+    /// damaged.
+    pub units_unusable: u64,
+    /// What was wrong with the last of those.
+    pub last_unit_error: Option<UnitError>,
     /// [`ReceiverOutput::Gap`]s.
     pub gaps: u64,
     /// The newest allowance told to the sender, in bits a second.
@@ -158,6 +164,10 @@ const IDLE: Duration = Duration::from_secs(1);
 const REPORT_INTERVAL: Duration = Duration::from_secs(1);
 /// The first report comes sooner: within its first seconds a browser takes the allowance over without climbing.
 const FIRST_REPORT: Duration = Duration::from_millis(100);
+/// So many requests in vain are made at the same pace before the pause between them doubles.
+const PATIENT_REQUESTS: u32 = 6;
+/// The pause doubles at most so often: from 0.3 to 4.8 seconds.
+const PAUSE_DOUBLINGS_MAX: u32 = 4;
 /// A track whose packets stopped for so long is not asked for keyframes: nobody would hear it.
 const SILENCE: Duration = Duration::from_secs(2);
 
@@ -191,7 +201,17 @@ struct KeyframeWish {
     wanted: bool,
     asked: Option<Instant>,
     requests: u64,
+    /// Requests since a keyframe came that could be used.
+    unanswered: u32,
     fir_number: u8,
+}
+
+impl KeyframeWish {
+    /// The pause after the last request. It grows where keyframes come and none can be used: each costs the sender
+    /// more than all pictures between them.
+    fn pause(&self, interval: Duration) -> Duration {
+        interval * (1 << (self.unanswered / PATIENT_REQUESTS).min(PAUSE_DOUBLINGS_MAX))
+    }
 }
 
 impl Receiver {
@@ -272,6 +292,7 @@ impl Receiver {
                 Depacketized::Unit(unit) => {
                     if unit.key {
                         self.keyframe.wanted = false;
+                        self.keyframe.unanswered = 0;
                     }
                     self.made.outputs.push_back(ReceiverOutput::Video(unit));
                 }
@@ -314,7 +335,8 @@ impl Receiver {
     fn keyframe_due(&self) -> Option<Instant> {
         let track = self.keyframe_track()?;
         let last_rtp = track.last_rtp?;
-        let due = self.keyframe.asked.map_or(last_rtp, |asked| asked + self.keyframe_interval);
+        let due =
+            self.keyframe.asked.map_or(last_rtp, |asked| asked + self.keyframe.pause(self.keyframe_interval));
         (due <= last_rtp + SILENCE).then_some(due)
     }
 
@@ -333,6 +355,7 @@ impl Receiver {
         let by_pli = track.settings.pli;
         self.keyframe.asked = Some(now);
         self.keyframe.requests += 1;
+        self.keyframe.unanswered = self.keyframe.unanswered.saturating_add(1);
         let mut writer = RtcpWriter::new();
         writer.receiver_report(self.local_ssrc, &[]);
         if by_pli {
@@ -423,9 +446,11 @@ impl Receiver {
     pub fn stats(&self) -> ReceiverStats {
         let (packets, counts) = self.totals();
         let mut video = DepacketizerCounts::default();
+        let mut last_unit_error = None;
         for track in &self.tracks {
             if let Media::Video(depacketizer) = &track.media {
                 video = depacketizer.counts();
+                last_unit_error = depacketizer.last_error();
             }
         }
         ReceiverStats {
@@ -439,6 +464,8 @@ impl Receiver {
             keyframe_requests: self.keyframe.requests,
             units: video.units,
             units_dropped: video.dropped,
+            units_unusable: video.unusable,
+            last_unit_error,
             gaps: video.gaps,
             remb_bps: self.remb.then(|| self.rate.allowance_bps()),
         }

@@ -6,6 +6,8 @@ use rand::{Rng as _, SeedableRng as _};
 use super::*;
 use crate::base::clock::Clock;
 use crate::media::h264::framing::avcc_units;
+use crate::media::h264::parameter_sets::ParameterSetError;
+use crate::media::h264::sps::SpsError;
 use crate::proto::rtp::pack_h264::{PAYLOAD_BYTES_MAX, pack, packet};
 use crate::proto::rtp::test_source::{Source, number_of};
 
@@ -282,6 +284,30 @@ fn nobody_is_asked_while_nothing_arrives_and_the_wish_is_kept() {
         assert!(drain(&mut receiver).1 > now + ms(50 + step * 100));
     }
     assert!(receiver.stats().keyframe_requests <= 8, "silence ends the questions");
+}
+
+#[test]
+fn a_stream_that_cannot_be_used_is_asked_less_and_less_and_tells_why() {
+    let start = Clock::manual().now();
+    let mut settings = settings();
+    settings.pixels_max = 1000;
+    let (mut receiver, mut sender) = (Receiver::new(settings, start), Sender::new(1, u32::MAX));
+    let mut requests = 0;
+    for step in 0..600 {
+        let now = start + ms(step * 33);
+        sender.wants_key = true;
+        send(&mut receiver, &mut sender, now);
+        receiver.handle_timeout(now);
+        let (outputs, _) = drain(&mut receiver);
+        requests += plis(&outputs);
+        assert!(!outputs.iter().any(|output| matches!(output, ReceiverOutput::Video(_))));
+    }
+    // Twenty seconds at three a second would be sixty.
+    assert!((15..25).contains(&requests), "{requests}");
+    let stats = receiver.stats();
+    let refused = ParameterSetError::Sps(SpsError::Pixels(640 * 368));
+    assert_eq!(stats.last_unit_error, Some(UnitError::ParameterSet(refused)));
+    assert_eq!((stats.units_unusable, stats.units), (600, 0));
 }
 
 #[test]
