@@ -77,6 +77,9 @@ pub struct JitterBuffer {
     astray: Option<u16>,
     /// How long a missing packet is given before it is asked for: as far behind as overtaken ones came lately.
     overtaken_wait: Duration,
+    /// Packets that came behind others before they were asked for, and sooner after it than an answer was expected.
+    overtaken: u32,
+    early: u32,
     /// Smoothed round-trip time and its variation, as TCP keeps them (RFC 6298).
     round_trip: Option<(Duration, Duration)>,
     /// Packets given up since the last one was handed out.
@@ -125,6 +128,8 @@ impl JitterBuffer {
             given_up: BTreeMap::new(),
             astray: None,
             overtaken_wait: OVERTAKEN_WAIT.0,
+            overtaken: 0,
+            early: 0,
             round_trip: None,
             lost: 0,
             counts: JitterCounts::default(),
@@ -231,14 +236,29 @@ impl JitterBuffer {
             // With several questions it would be unknown which one was answered (Karn).
             _ if missing.asks > 1 => {}
             Some(waited) if waited >= self.round_trip_or_guess() / 2 => self.measure(waited),
-            _ => {
-                let behind = now.saturating_duration_since(missing.noticed);
-                let wait = self.overtaken_wait.mul_f32(0.98).max(behind.mul_f32(1.1));
-                self.overtaken_wait = wait.clamp(OVERTAKEN_WAIT.0, OVERTAKEN_WAIT.1);
-                // Asked for too soon: it was not missing after all.
-                self.counts.missed -= u64::from(missing.asks).min(self.counts.missed);
+            Some(waited) => {
+                // Too early for an answer, unless the way is shorter than thought. Where packets do overtake each
+                // other, many come before they are asked for.
+                self.early = self.early.saturating_add(1);
+                if self.overtaken.saturating_mul(4) < self.early {
+                    self.measure(waited);
+                } else {
+                    self.widen_wait(now, missing);
+                    // Asked for too soon: it was not missing after all.
+                    self.counts.missed = self.counts.missed.saturating_sub(1);
+                }
+            }
+            None => {
+                self.overtaken = self.overtaken.saturating_add(1);
+                self.widen_wait(now, missing);
             }
         }
+    }
+
+    fn widen_wait(&mut self, now: Instant, missing: &Missing) {
+        let behind = now.saturating_duration_since(missing.noticed);
+        let wait = self.overtaken_wait.mul_f32(0.98).max(behind.mul_f32(1.1));
+        self.overtaken_wait = wait.clamp(OVERTAKEN_WAIT.0, OVERTAKEN_WAIT.1);
     }
 
     fn measure(&mut self, sample: Duration) {

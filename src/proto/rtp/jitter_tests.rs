@@ -76,6 +76,21 @@ fn missing_packets_are_asked_for_again_at_the_pace_of_the_round_trip() {
 }
 
 #[test]
+fn quick_answers_on_a_short_way_are_losses_all_the_same() {
+    let mut now = Clock::manual().now();
+    let mut buffer = JitterBuffer::new(HOLD_BACK);
+    give(&mut buffer, now, 0);
+    for round in 0..100_u16 {
+        now += ms(30);
+        give(&mut buffer, now, round * 2 + 2);
+        assert_eq!(buffer.take_asks(now + ms(10), 9), [round * 2 + 1]);
+        give(&mut buffer, now + ms(12), round * 2 + 1);
+    }
+    assert_eq!((buffer.counts().missed, buffer.counts().lost), (100, 0));
+    assert_eq!(buffer.round_trip(), Some(ROUND_TRIP.0));
+}
+
+#[test]
 fn the_hold_back_grows_with_a_long_way() {
     let now = Clock::manual().now();
     let mut buffer = JitterBuffer::new(HOLD_BACK);
