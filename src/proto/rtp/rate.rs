@@ -30,6 +30,8 @@ const QUEUE_WINDOW: Duration = Duration::from_secs(10);
 const REDUCE_INTERVAL: Duration = Duration::from_secs(1);
 /// After a reduction growth is slow for so long.
 const CAREFUL: Duration = Duration::from_secs(30);
+/// Judgements that count as recent.
+const RECENT: usize = 4;
 /// Slow growth, per judgement: about 8 % a second.
 const CAREFUL_GROWTH: f64 = 1.04;
 /// Fast growth: so many times what arrives.
@@ -47,6 +49,8 @@ pub struct RateEstimator {
     queue: Queue,
     long_queues: u32,
     reduced: Option<Instant>,
+    /// What arrived in the newest judgements, in bits a second.
+    recent_bps: [u64; RECENT],
 }
 
 impl RateEstimator {
@@ -63,6 +67,7 @@ impl RateEstimator {
             queue: Queue::default(),
             long_queues: 0,
             reduced: None,
+            recent_bps: [0; RECENT],
         }
     }
 
@@ -96,6 +101,10 @@ impl RateEstimator {
         if received_bps == 0 {
             return false;
         }
+        self.recent_bps.rotate_right(1);
+        if let Some(newest) = self.recent_bps.first_mut() {
+            *newest = received_bps;
+        }
         self.judge_loss(received, missed);
         self.long_queues = if queue > QUEUE_HIGH { self.long_queues + 1 } else { 0 };
         let is_full = self.loss > LOSS_HIGH || self.long_queues >= 2;
@@ -123,8 +132,10 @@ impl RateEstimator {
             return false;
         }
         self.reduced = Some(now);
-        // What arrives is what the way carries: through a queue exactly, through random loss at least.
-        let base = self.allowance_bps.min(received_bps + received_bps / 5) as f64;
+        // What arrives is what the way carries: through a queue exactly, through random loss at least. Pictures differ
+        // in size: the most of two seconds tells more than the least.
+        let carried_bps = self.recent_bps.into_iter().max().unwrap_or(received_bps);
+        let base = self.allowance_bps.min(carried_bps + carried_bps / 5) as f64;
         let by_loss = base * (1.0 - self.loss.min(1.0) / 2.0);
         let by_queue = if self.long_queues >= 2 { received_bps as f64 * 0.85 } else { f64::INFINITY };
         let floor = FLOOR_BPS.min(self.most_bps);
