@@ -125,15 +125,15 @@ describe("demo page", { skip: noBrowser, timeout: 300000 }, () => {
     await first.close();
   });
 
-  test("a refused camera is told in words", async () => {
+  test("a refused camera is told in words", async (context) => {
     const denying = await launch({ deny: true });
+    context.after(() => denying.close());
     const tab = await open({ browser: denying });
     await tab.click("#publishBtn");
     await tab.text("#status", "FAILED");
     assert.match(await tab.page.textContent("#info"), /may not use the camera/);
     assert.equal(await tab.page.textContent("#publishBtn"), "Start");
     await tab.close();
-    await denying.close();
   });
 
   test("stopping at once never hangs", async () => {
@@ -172,8 +172,9 @@ describe("demo page", { skip: noBrowser, timeout: 300000 }, () => {
     await tab.close();
   });
 
-  test("a lost server is told, and a new start works", async () => {
+  test("a lost server is told, and a new start works", async (context) => {
     const own = await startServer();
+    context.after(() => own.close());
     const tab = await openTab(browser, own.http(PAGE), { ports: { ws: own.ports.ws }, expected: [/WebSocket/] });
     await publish(tab);
     await own.kill();
@@ -186,6 +187,5 @@ describe("demo page", { skip: noBrowser, timeout: 300000 }, () => {
     await publish(tab);
     assertCamera(await snapshot(tab));
     await tab.close();
-    await own.close();
   });
 });

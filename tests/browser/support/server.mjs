@@ -10,6 +10,9 @@ import { createInterface } from "node:readline";
 
 const ROOT = fileURLToPath(new URL("../../..", import.meta.url));
 const START_LIMIT_MS = 20000;
+/** Running servers; none outlives the tests, however those end. */
+const running = new Set();
+process.on("exit", () => running.forEach((child) => child.kill("SIGKILL")));
 /** The server promises to stop within five seconds; the rest is for a busy machine. */
 const STOP_LIMIT_MS = 10000;
 const DOORS = ["ws", "wss", "http", "https", "legacy_https"];
@@ -53,7 +56,12 @@ class Server {
     const file = join(this.folder, "flashphoner.properties");
     await writeFile(file, Object.entries(settings).map(([key, value]) => `${key}=${value}\n`).join(""));
     this.process = spawn(binary(), ["--config", file, ...this.more], { cwd: this.folder, stdio: ["ignore", "pipe", "pipe"] });
-    this.exited = new Promise((resolve) => this.process.once("exit", (code, signal) => resolve({ code, signal })));
+    const child = this.process;
+    running.add(child);
+    this.exited = new Promise((resolve) => child.once("exit", (code, signal) => {
+      running.delete(child);
+      resolve({ code, signal });
+    }));
     this.process.stderr.on("data", (data) => { this.log += data; });
     await new Promise((resolve, reject) => {
       const fail = (why) => reject(new Error(`the server ${why}\n${this.log}`));
