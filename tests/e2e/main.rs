@@ -1,6 +1,5 @@
 //! End to end: the whole server on free ports, real sockets, real pictures.
 
-#[allow(dead_code, unreachable_pub, reason = "a set of tools for all topics, of which each takes some")]
 #[path = "../support/mod.rs"]
 #[allow(dead_code, unreachable_pub, reason = "a set of tools for all topics, of which each takes some")]
 mod support;
