@@ -184,6 +184,7 @@ const DOORS: &[(&str, &[&str])] = &[
     ("rustix", &["src/base/", "src/services/auto/store.rs", "src/edge/web/files.rs"]),
     ("rustls", &["src/edge/tls", "src/proto/dtls"]),
     ("signal_hook", &["src/cli.rs"]),
+    ("quinn_udp", &["src/edge/ports.rs"]),
     ("socket2", &["src/edge/"]),
     ("strsim", &["src/conf/"]),
     ("stun", &["src/proto/stun"]),

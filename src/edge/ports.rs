@@ -4,10 +4,12 @@
 //! is of use; keeping to even ones, as separate RTCP ports once needed, would halve the number of streams.
 
 use std::collections::BTreeSet;
-use std::io;
+use std::io::{self, IoSliceMut};
 use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::slice::Chunks;
 use std::sync::Arc;
 
+use quinn_udp::{RecvMeta, Transmit, UdpSockRef, UdpSocketState};
 use socket2::{Domain, Protocol, Socket, Type};
 
 /// Where media sockets are bound.
@@ -53,11 +55,19 @@ struct Taken {
     next: u16,
 }
 
+/// Bytes that one [`MediaSocket::receive`] may bring: the kernel hands datagrams of one size from one sender over in one
+/// piece, as large as a datagram can be at all.
+pub const RECEIVE_BYTES: usize = 65_536;
+
 /// A bound, non-blocking UDP socket; dropping it closes it and gives its port back.
+///
+/// It tells to which of the machine's addresses a datagram came, and sends from the one it is told to: a browser takes
+/// answers only from the address that it has asked (RFC 8445 section 7.2.5.2.1), and a machine may have several.
 #[derive(Debug)]
 pub struct MediaSocket {
     /// Closed before the port is free: fields drop in this order.
     socket: UdpSocket,
+    state: UdpSocketState,
     local: SocketAddr,
     _place: Place,
 }
@@ -131,7 +141,8 @@ impl MediaPorts {
         socket.bind(&address.into())?;
         let socket = UdpSocket::from(socket);
         let local = socket.local_addr()?;
-        Ok(MediaSocket { socket, local, _place: place })
+        let state = UdpSocketState::new(UdpSockRef::from(&socket))?;
+        Ok(MediaSocket { socket, state, local, _place: place })
     }
 }
 
@@ -141,11 +152,44 @@ impl Drop for Place {
     }
 }
 
+/// What one [`MediaSocket::receive`] brought: at least one datagram, all from the same sender to the same address.
+#[derive(Debug)]
+pub struct Received<'a> {
+    /// The sender.
+    pub from: SocketAddr,
+    /// The address of ours that it was sent to; `None` where the system does not say.
+    pub to: Option<IpAddr>,
+    /// The datagrams.
+    pub datagrams: Chunks<'a, u8>,
+}
+
 impl MediaSocket {
-    /// The socket.
+    /// The socket, for waiting.
     #[must_use]
     pub fn socket(&self) -> &UdpSocket {
         &self.socket
+    }
+
+    /// Takes what has come from one sender. `buffer` has [`RECEIVE_BYTES`]; what does not fit is lost.
+    ///
+    /// # Errors
+    /// `WouldBlock` when nothing is there; else what the network says about something that was sent.
+    pub fn receive<'a>(&self, buffer: &'a mut [u8]) -> io::Result<Received<'a>> {
+        let mut meta = [RecvMeta::default()];
+        self.state.recv(UdpSockRef::from(&self.socket), &mut [IoSliceMut::new(buffer)], &mut meta)?;
+        let [RecvMeta { addr, len, stride, dst_ip, .. }] = meta;
+        let bytes = buffer.get(..len).unwrap_or_default();
+        Ok(Received { from: addr, to: dst_ip, datagrams: bytes.chunks(stride.max(1)) })
+    }
+
+    /// Sends a datagram, from this address of ours where one is given.
+    ///
+    /// # Errors
+    /// When the system does not take it.
+    pub fn send(&self, bytes: &[u8], to: SocketAddr, from: Option<IpAddr>) -> io::Result<()> {
+        let transmit =
+            Transmit { destination: to, ecn: None, contents: bytes, segment_size: None, src_ip: from };
+        self.state.try_send(UdpSockRef::from(&self.socket), &transmit)
     }
 
     /// Where it is bound: the unspecified address when it listens on every interface, and the port.
@@ -158,8 +202,10 @@ impl MediaSocket {
 #[cfg(test)]
 pub(super) mod tests {
     use std::net::Ipv4Addr;
+    use std::os::fd::AsFd as _;
 
     use super::*;
+    use crate::base::wait::{Interest, Waiter};
 
     /// A range of `size` ports that nobody had a moment ago.
     pub(in crate::edge) fn range(size: u16) -> PortSettings {
@@ -214,5 +260,25 @@ pub(super) mod tests {
         assert_ne!(any.take().unwrap().local().port(), 0);
         let none = MediaPorts::new(PortSettings { from: 40_001, to: 40_000, ..range(1) });
         assert!(matches!(none.take(), Err(PortError::Exhausted)));
+    }
+
+    #[test]
+    fn an_answer_leaves_from_the_address_that_was_asked() {
+        let everywhere = PortSettings { address: Ipv4Addr::UNSPECIFIED.into(), from: 0, to: 0, ..range(1) };
+        let media = MediaPorts::new(everywhere).take().unwrap();
+        let asked = IpAddr::from([127, 0, 0, 84]);
+        let client = UdpSocket::bind("127.0.0.1:0").unwrap();
+        // A connected socket takes nothing from any other address.
+        client.connect((asked, media.local().port())).unwrap();
+        client.set_read_timeout(Some(std::time::Duration::from_secs(10))).unwrap();
+        client.send(b"where").unwrap();
+        Waiter::new().unwrap().wait(&[(media.socket().as_fd(), Interest::Read)], None).unwrap();
+        let mut buffer = vec![0; RECEIVE_BYTES];
+        let received = media.receive(&mut buffer).unwrap();
+        assert_eq!((received.from, received.to), (client.local_addr().unwrap(), Some(asked)));
+        assert_eq!(received.datagrams.collect::<Vec<_>>(), [b"where"]);
+        media.send(b"here", client.local_addr().unwrap(), Some(asked)).unwrap();
+        let mut answer = [0; 10];
+        assert_eq!(client.recv(&mut answer).unwrap(), 4);
     }
 }

@@ -1,6 +1,7 @@
 //! The loop of a peer's thread.
 
 use std::io;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsFd as _;
 use std::time::{Duration, Instant};
 
@@ -13,13 +14,16 @@ use crate::base::metrics::Metrics;
 use crate::base::queue::Offer;
 use crate::base::stop::StopToken;
 use crate::base::wait::{Interest, Waiter};
-use crate::edge::ports::MediaSocket;
+use crate::edge::ports::{MediaSocket, RECEIVE_BYTES};
 use crate::hub::{EndReason, Publisher};
-use crate::proto::peer::{CloseCause, DATAGRAM_MAX_BYTES, Output, Peer, PeerEvent};
+use crate::proto::peer::{CloseCause, Output, Peer, PeerEvent};
 use crate::proto::signal::{EndStatus, Event};
 
-/// Datagrams taken before commands and deadlines are looked at: a frame of Full HD has about a hundred.
+/// Readings of the socket before commands and deadlines are looked at: a frame of Full HD has about a hundred datagrams.
 const READ_BATCH: usize = 128;
+
+/// Senders of which the address that they use for us is known. A browser has one for each of its interfaces.
+const WAYS_MAX: usize = 16;
 
 /// From one reading of the peer's counts to the next.
 const COUNT_INTERVAL: Duration = Duration::from_secs(1);
@@ -89,7 +93,8 @@ impl Drive {
             metrics: metrics.clone(),
             reason: EndReason::Internal,
         };
-        let mut driven = Driven { media, peer, events, media_session_id, counted: Counted::new(metrics) };
+        let counted = Counted::new(metrics);
+        let mut driven = Driven { media, ways: Ways::default(), peer, events, media_session_id, counted };
         if let Some(publisher) = &ending.publisher {
             let reason = driven.drive(publisher, waiter, &bell, &commands, &stop, &clock);
             ending.reason = reason;
@@ -101,9 +106,33 @@ impl Drive {
     }
 }
 
+/// To which of our addresses each sender sends, the latest last: that is where it expects answers from. Strangers can push
+/// others out; the next datagram of the one pushed out brings it back.
+#[derive(Debug, Default)]
+struct Ways(Vec<(SocketAddr, IpAddr)>);
+
+impl Ways {
+    fn note(&mut self, sender: SocketAddr, ours: Option<IpAddr>) {
+        let Some(ours) = ours else { return };
+        if self.0.last() == Some(&(sender, ours)) {
+            return;
+        }
+        self.0.retain(|(known, _)| *known != sender);
+        if self.0.len() >= WAYS_MAX {
+            self.0.remove(0);
+        }
+        self.0.push((sender, ours));
+    }
+
+    fn to(&self, sender: SocketAddr) -> Option<IpAddr> {
+        self.0.iter().rev().find(|(known, _)| *known == sender).map(|(_, ours)| *ours)
+    }
+}
+
 /// What the loop changes.
 struct Driven {
     media: MediaSocket,
+    ways: Ways,
     peer: Peer,
     events: Offer<Event>,
     media_session_id: MediaSessionId,
@@ -121,8 +150,7 @@ impl Driven {
         stop: &StopToken,
         clock: &Clock,
     ) -> EndReason {
-        // One byte more than is looked at, so that a longer datagram is seen to be one.
-        let mut buffer = [0; DATAGRAM_MAX_BYTES + 1];
+        let mut buffer = vec![0; RECEIVE_BYTES];
         let mut count_at = clock.now() + COUNT_INTERVAL;
         loop {
             let deadline = match self.drain(publisher) {
@@ -174,11 +202,14 @@ impl Driven {
     /// Takes what has come; returns a reason when the publication is over.
     fn read(&mut self, publisher: &Publisher, clock: &Clock, buffer: &mut [u8]) -> Option<EndReason> {
         for _ in 0..READ_BATCH {
-            match self.media.socket().recv_from(buffer) {
-                Ok((size, from)) => {
-                    self.peer.handle_datagram(clock.now(), from, &buffer[..size]);
-                    if let Next::Over(reason) = self.drain(publisher) {
-                        return Some(reason);
+            match self.media.receive(buffer) {
+                Ok(received) => {
+                    self.ways.note(received.from, received.to);
+                    for datagram in received.datagrams {
+                        self.peer.handle_datagram(clock.now(), received.from, datagram);
+                        if let Next::Over(reason) = self.drain(publisher) {
+                            return Some(reason);
+                        }
                     }
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
@@ -202,7 +233,7 @@ impl Driven {
             match self.peer.poll_output() {
                 Output::Transmit { to, bytes } => {
                     // A datagram that is not taken is a lost datagram.
-                    let _ = self.media.socket().send_to(&bytes, to);
+                    let _ = self.media.send(&bytes, to, self.ways.to(to));
                 }
                 Output::Video(unit) => publisher.push_video(unit),
                 Output::Audio(frame) => publisher.push_audio(frame),
