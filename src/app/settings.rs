@@ -82,6 +82,7 @@ pub(super) fn rtc(config: &Config) -> RtcSettings {
         rtp_activity: config.rtp_activity,
         pixels_max: pixels_max(config),
         bitrate_max_bps: config.video_bitrate_max_kbps.saturating_mul(1000),
+        bitrate_start_kbps: config.video_bitrate_start_kbps,
         session_name: session_name.to_owned(),
     }
 }

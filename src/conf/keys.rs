@@ -136,6 +136,9 @@ keys! {
         "user_agent" = "Stillcast" => user_agent: String, Line;
         /// Highest bit rate in kbit/s that a publisher is allowed.
         "video_bitrate_max_kbps" = "10000" => video_bitrate_max_kbps: u64, Whole { from: 100, to: 1_000_000 };
+        /// Bit rate in kbit/s with which a browser may begin. Left to themselves (0), browsers begin with 300 and a picture of
+        /// 320x180, and take some 15 seconds to climb. Chromium and its kin understand it.
+        "video_bitrate_start_kbps" = "1500" => video_bitrate_start_kbps: u64, Whole { from: 0, to: 1_000_000 };
         /// Largest picture: a stream with more pixels than this size has is not decoded.
         "pixels_max" = "8192x4352" => pixels_max: (u32, u32), FrameSize { side_max: 16_384, multiple_of: 1 };
         /// Access units kept of each stream since its last keyframe. A longer group of pictures is dropped, and

@@ -47,6 +47,8 @@ pub struct RtcSettings {
     pub pixels_max: u64,
     /// Highest rate that publishers are allowed, in bit/s.
     pub bitrate_max_bps: u64,
+    /// With how many kbit/s of video publishers may begin; 0 leaves it to them.
+    pub bitrate_start_kbps: u64,
     /// Session name in our answers (`s=`).
     pub session_name: String,
 }
@@ -188,6 +190,7 @@ impl RtcService {
             rtp_activity: settings.rtp_activity,
             pixels_max: settings.pixels_max,
             bitrate_max_bps: bitrate_max_bps(settings.bitrate_max_bps, request.bitrates_kbps[2]),
+            bitrate_start_kbps: settings.bitrate_start_kbps,
             session_name: settings.session_name.clone(),
         };
         let (peer, answer) = Peer::answer_publisher(peer_settings, &offer, &mut rand::rng(), now).map_err(
@@ -287,6 +290,7 @@ mod tests {
             rtp_activity: None,
             pixels_max: 8192 * 4352,
             bitrate_max_bps: 5_000_000,
+            bitrate_start_kbps: 0,
             session_name: "test".into(),
         };
         let ports = MediaPorts::new(range(1));

@@ -55,6 +55,8 @@ pub struct PeerSettings {
     pub pixels_max: u64,
     /// Most that the peer is allowed to send, in bits a second.
     pub bitrate_max_bps: u64,
+    /// With how many kbit/s of video the peer may begin; 0 leaves it to the peer.
+    pub bitrate_start_kbps: u64,
     /// `s=` of the answer.
     pub session_name: String,
 }
@@ -197,6 +199,7 @@ impl Peer {
             ice_ufrag: &credentials.ufrag,
             ice_pwd: &credentials.pwd,
             fingerprint: settings.certificate.fingerprint_sha256(),
+            bitrate_start_kbps: settings.bitrate_start_kbps.min(settings.bitrate_max_bps / 1000),
         };
         let answer = Answer {
             sdp: negotiated.answer(offer, &local)?,

@@ -16,7 +16,7 @@ describe("resolution", { skip: noBrowser, timeout: 300000 }, () => {
 
   before(async () => {
     camera = await makeCamera({ scale: SCALE });
-    server = await startServer();
+    server = await startServer({ settings: { video_bitrate_start_kbps: 0 } });
     browser = await launch({ camera: camera.path });
   });
   after(async () => {

@@ -78,6 +78,7 @@ impl Edge {
                 rtp_activity: None,
                 pixels_max: 8192 * 4352,
                 bitrate_max_bps: 10_000_000,
+                bitrate_start_kbps: 0,
                 session_name: "Stillcast".into(),
             },
             ports.clone(),

@@ -28,6 +28,7 @@ fn settings() -> PeerSettings {
         rtp_activity: Some(Duration::from_secs(60)),
         pixels_max: 8192 * 4352,
         bitrate_max_bps: 10_000_000,
+        bitrate_start_kbps: 0,
         session_name: "Test".into(),
     }
 }

@@ -150,6 +150,8 @@ pub struct Local<'a> {
     pub ice_pwd: &'a str,
     /// The certificate that will be shown.
     pub fingerprint: &'a Fingerprint,
+    /// With how many kbit/s of video the peer may begin; 0 leaves it to the peer. Understood by Chromium and its kin.
+    pub bitrate_start_kbps: u64,
 }
 
 impl Negotiated {
@@ -348,7 +350,7 @@ fn write_taken(
         }
         KnownCodec::H264 => {
             text.push_str("\r\n");
-            write_h264_format(text, &taken.codec)?;
+            write_h264_format(text, &taken.codec, local.bitrate_start_kbps)?;
         }
     }
     for kind in &taken.feedback {
@@ -362,23 +364,20 @@ fn write_taken(
 
 /// RFC 6184 section 8.2.2: profile and mode are the offered ones; parameters that the offer leaves out stay at
 /// their defaults.
-fn write_h264_format(text: &mut String, codec: &Codec) -> std::fmt::Result {
-    let said = ["level-asymmetry-allowed", "packetization-mode", "profile-level-id"]
+fn write_h264_format(text: &mut String, codec: &Codec, bitrate_start_kbps: u64) -> std::fmt::Result {
+    let mut said: Vec<String> = ["level-asymmetry-allowed", "packetization-mode", "profile-level-id"]
         .into_iter()
         .filter_map(|name| Some((name, codec.parameter(name)?)))
-        .filter(|(_, value)| value.bytes().all(|byte| byte.is_ascii_alphanumeric()));
-    for (index, (name, value)) in said.enumerate() {
-        if index == 0 {
-            write!(text, "a=fmtp:{} ", codec.payload_type)?;
-        } else {
-            text.push(';');
-        }
-        write!(text, "{name}={value}")?;
+        .filter(|(_, value)| value.bytes().all(|byte| byte.is_ascii_alphanumeric()))
+        .map(|(name, value)| format!("{name}={value}"))
+        .collect();
+    if bitrate_start_kbps > 0 {
+        said.push(format!("x-google-start-bitrate={bitrate_start_kbps}"));
     }
-    if !text.ends_with("\r\n") {
-        text.push_str("\r\n");
+    if said.is_empty() {
+        return Ok(());
     }
-    Ok(())
+    write!(text, "a=fmtp:{} {}\r\n", codec.payload_type, said.join(";"))
 }
 
 /// A section that is not taken keeps its place with port 0 (RFC 3264 section 6).

@@ -13,6 +13,10 @@ fn codecs() -> Vec<String> {
 }
 
 fn answer_to(text: &str) -> Result<String, NegotiationError> {
+    answer_with(text, 0)
+}
+
+fn answer_with(text: &str, bitrate_start_kbps: u64) -> Result<String, NegotiationError> {
     let offer = Offer::parse(text)?;
     let candidates: [SocketAddr; 2] =
         ["203.0.113.7:31002".parse().unwrap(), "[2001:db8::7]:31002".parse().unwrap()];
@@ -23,6 +27,7 @@ fn answer_to(text: &str) -> Result<String, NegotiationError> {
         ice_ufrag: "u7QxAAAA",
         ice_pwd: "9mZr3v0kXwq2LtY8sBn5Hd1c",
         fingerprint: &Fingerprint::sha256_of(b"certificate"),
+        bitrate_start_kbps,
     };
     let answer = Negotiated::publisher(&offer, &codecs())?.answer(&offer, &local)?;
     assert!(answer.ends_with("\r\n") && !answer.replace("\r\n", "").contains(['\r', '\n']));
@@ -297,4 +302,11 @@ fn no_cut_or_flip_of_an_offer_breaks_the_reader() {
         let _ = answer_to(std::str::from_utf8(&bytes).unwrap());
         bytes[at] = kept;
     }
+}
+
+#[test]
+fn a_start_rate_is_told_beside_the_codecs_parameters() {
+    let told = answer_with(CHROMIUM, 1500).unwrap();
+    assert!(told.contains("profile-level-id=42e01f;x-google-start-bitrate=1500\r\n"));
+    assert!(!answer_to(CHROMIUM).unwrap().contains("x-google"));
 }
