@@ -19,9 +19,9 @@ const FU_A: u8 = 28;
 /// When the unit's lengths do not add up.
 ///
 /// # Panics
-/// Never; a `payload_bytes_max` below 16 counts as 16.
+/// Never; a `payload_bytes_max` below 16 counts as 16, one above 65535 as that.
 pub fn pack(unit: &AccessUnit, payload_bytes_max: usize) -> Result<Vec<Vec<u8>>, FramingError> {
-    let most = payload_bytes_max.max(16);
+    let most = payload_bytes_max.clamp(16, usize::from(u16::MAX));
     let mut payloads = Vec::with_capacity(unit.data.len() / most + 2);
     if unit.key {
         let VideoCodec::H264 { sps, pps } = &unit.params.codec;
@@ -34,38 +34,35 @@ pub fn pack(unit: &AccessUnit, payload_bytes_max: usize) -> Result<Vec<Vec<u8>>,
     Ok(payloads)
 }
 
-/// Aggregates small NAL units; those that do not fit go on their own.
+/// Aggregates NAL units as long as they fit into one payload.
 fn pack_together(nals: &[&[u8]], most: usize, payloads: &mut Vec<Vec<u8>>) {
-    let mut stap = Vec::new();
-    let mut count = 0;
-    let mut importance = 0;
-    let mut flush = |stap: &mut Vec<u8>, count: &mut usize, importance: &mut u8| {
-        if *count == 1 {
-            // Alone it needs no aggregation: without type byte and size it is the NAL unit.
-            payloads.push(stap.split_off(3));
-        } else if *count > 1 {
-            if let Some(head) = stap.first_mut() {
-                *head = *importance | STAP_A;
-            }
-            payloads.push(std::mem::take(stap));
+    let mut group: Vec<&[u8]> = Vec::new();
+    let mut group_bytes = 1;
+    for &nal in nals {
+        if group_bytes + 2 + nal.len() > most {
+            pack_group(&std::mem::take(&mut group), most, payloads);
+            group_bytes = 1;
         }
-        stap.clear();
-        (*count, *importance) = (0, 0);
-    };
-    for nal in nals {
-        if stap.len() + 3 + nal.len() > most {
-            flush(&mut stap, &mut count, &mut importance);
-        }
-        let Ok(size) = u16::try_from(nal.len()) else { continue };
-        if stap.is_empty() {
-            stap.push(0);
-        }
-        stap.extend_from_slice(&size.to_be_bytes());
-        stap.extend_from_slice(nal);
-        importance = importance.max(nal.first().map_or(0, |head| head & 0x60));
-        count += 1;
+        group.push(nal);
+        group_bytes += 2 + nal.len();
     }
-    flush(&mut stap, &mut count, &mut importance);
+    pack_group(&group, most, payloads);
+}
+
+/// A NAL unit that is alone needs no aggregation, and is cut when it is too large by itself.
+fn pack_group(group: &[&[u8]], most: usize, payloads: &mut Vec<Vec<u8>>) {
+    if let [nal] = group {
+        pack_nal(nal, most, payloads);
+    } else if !group.is_empty() {
+        let importance = group.iter().filter_map(|nal| nal.first()).map(|head| head & 0x60).max();
+        let mut payload = vec![importance.unwrap_or(0) | STAP_A];
+        for nal in group {
+            // A group is smaller than a payload, whose size has 16 bits.
+            payload.extend_from_slice(&(nal.len() as u16).to_be_bytes());
+            payload.extend_from_slice(nal);
+        }
+        payloads.push(payload);
+    }
 }
 
 fn pack_nal(nal: &[u8], most: usize, payloads: &mut Vec<Vec<u8>>) {
