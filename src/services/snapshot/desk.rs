@@ -323,6 +323,8 @@ impl<S: Clone, R> Desk<S, R> {
         {
             entry.work = Work::Idle;
             self.advance(now, epoch, &mut actions);
+            // From here on the stream can be forgotten, which the service does not wake for yet.
+            actions.push(Action::Look);
         }
         actions
     }

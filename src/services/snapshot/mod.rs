@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! request ─► desk ─jobs──► decode-k ──picture──► desk ─jobs──► snapshot-k ──PNG──► every reply that it serves
+//!              │ picture is there: the caller's own thread makes the PNG ──────────►─┘
 //!              ▲  │                     ▲
 //!              │  └─ watch-… ───────────┘ (decodes in step with a stream that was asked for lately)
 //!              └─ snapshot-desk: deadlines, and streams that owe a keyframe

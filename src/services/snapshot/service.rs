@@ -3,11 +3,12 @@
 //! | queue | from → to | size | when full |
 //! |---|---|---|---|
 //! | decoding jobs | desk → `decode-k` | `queue_max`; one a stream at most | `Busy` to those who wait for that stream |
-//! | encoding jobs | desk → `snapshot-k` | [`ENCODING_QUEUE`]; one a stream and scale at most | `Busy`, likewise |
+//! | encoding jobs | desk → `snapshot-k`, or the caller's own thread | [`ENCODING_QUEUE`]; one a stream and scale at most | `Busy`, likewise |
 //! | live | stream → `watch-…` | see [`watch`] | the watch rejoins at a keyframe |
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded, select};
@@ -32,6 +33,7 @@ const KEYFRAME_QUEUE: usize = 2;
 const GRACE: Duration = Duration::from_secs(1);
 
 type Outcome = Result<Arc<Snapshot>, SnapshotError>;
+type Actions = Vec<Action<Arc<Stream>, Reply>>;
 
 /// Where an answer goes. It is called exactly once: when it is dropped without an answer, with an error.
 pub(super) struct Reply(Option<Box<dyn FnOnce(Outcome) + Send>>);
@@ -70,6 +72,8 @@ pub(super) struct Shared {
     decoding: Sender<u64>,
     encoding: Sender<EncodingJob>,
     waker: Waker,
+    /// Callers that make their own PNG at the moment; at most as many as there are threads for it.
+    encoding_callers: AtomicUsize,
     /// Watches at work.
     watches: Mutex<HashMap<u64, Watch>, { rank::LEAF }>,
     pub(super) stop: StopToken,
@@ -103,10 +107,16 @@ impl Snapshots {
     /// Never blocks. `reply` is called exactly once, by whichever thread knows the answer, possibly before this
     /// returns: it must not block, nor hold a lock that the caller holds.
     pub fn request(&self, request: SnapshotRequest, reply: impl FnOnce(Outcome) + Send + 'static) {
+        self.0.perform(self.ask(request, Reply(Some(Box::new(reply)))));
+    }
+
+    fn ask(&self, request: SnapshotRequest, reply: Reply) -> Actions {
         let shared = &self.0;
         let now = shared.clock.now();
-        let reply = Reply(Some(Box::new(reply)));
-        let refused = |reply, error| shared.answer(reply, now, Err(error));
+        let refused = |reply, error| {
+            shared.answer(reply, now, Err(error));
+            Vec::new()
+        };
         if let Some(Err(error)) = request.scale.map(|scale| scale.check()) {
             return refused(reply, SnapshotError::Scale(error));
         }
@@ -124,20 +134,21 @@ impl Snapshots {
             deadline: now + request.limit.unwrap_or(shared.settings.limit),
             reply,
         };
-        let actions = shared.desk.lock().request(now, (stream.epoch(), &stream), span, request);
-        shared.perform(actions);
+        shared.desk.lock().request(now, (stream.epoch(), &stream), span, request)
     }
 
-    /// As [`Snapshots::request`], and waits for the answer.
+    /// As [`Snapshots::request`], and waits for the answer. When the picture is decoded already, the PNG is made on this
+    /// thread, which has nothing else to do: a busy machine takes longer to change threads than to encode.
     ///
     /// # Errors
     /// See [`SnapshotError`].
     pub fn take(&self, request: SnapshotRequest) -> Outcome {
         let limit = request.limit.unwrap_or(self.0.settings.limit);
         let (sender, receiver) = bounded(1);
-        self.request(request, move |outcome| {
+        let reply = Reply(Some(Box::new(move |outcome| {
             let _ = sender.try_send(outcome);
-        });
+        })));
+        self.0.perform_here(self.ask(request, reply));
         receiver.recv_timeout(limit.saturating_add(GRACE)).unwrap_or(Err(SnapshotError::Timeout))
     }
 }
@@ -241,14 +252,32 @@ impl Shared {
             decoding,
             encoding,
             waker: waiter.waker(),
+            encoding_callers: AtomicUsize::new(0),
             watches: Mutex::default(),
             stop: stop.token(),
         });
         Ok((shared, stop, Queues { decoding: decoding_jobs, encoding: encoding_jobs, waiter }))
     }
 
+    /// As [`Shared::perform`], but an encoding job is done on this thread, unless too many callers are at that already.
+    fn perform_here(self: &Arc<Self>, mut actions: Actions) {
+        let most = self.settings.encoders.max(1);
+        let one_more = |callers| (callers < most).then_some(callers + 1);
+        let encode = actions.iter().position(|action| matches!(action, Action::Encode { .. }));
+        let job = encode
+            .filter(|_| {
+                self.encoding_callers.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).is_ok()
+            })
+            .map(|at| actions.remove(at));
+        self.perform(actions);
+        if let Some(Action::Encode { epoch, stream, picture, scale }) = job {
+            let _ = threads::survive(|| self.encode(EncodingJob { epoch, stream, picture, scale }));
+            self.encoding_callers.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
     /// Carries out what the desk decided. No lock is held here.
-    pub(super) fn perform(&self, actions: Vec<Action<Arc<Stream>, Reply>>) {
+    pub(super) fn perform(&self, actions: Actions) {
         let mut actions = VecDeque::from(actions);
         while let Some(action) = actions.pop_front() {
             match action {

@@ -29,7 +29,8 @@ pub(super) fn follow(
     let epoch = stream.epoch();
     let subscription = stream.subscribe(LIVE_QUEUE, None);
     let live = subscription.live.receiver();
-    let mut following = Following { decoder, newest: None, reorders: false, owed: false, last: None };
+    let mut following =
+        Following { decoder, newest: None, reorders: false, owed: false, last: None, before_last: None };
     let report = |told: Told| {
         let actions =
             shared.desk.lock().watched(shared.clock.now(), (epoch, number), told.picture, told.covers);
@@ -40,9 +41,13 @@ pub(super) fn follow(
             told.into_iter().for_each(report);
             true
         }
-        // The decoder has said what is wrong; until the next keyframe each unit says only that one is missing.
-        Err(DecodeError::Gap) => true,
-        Err(DecodeError::Damaged { .. } | DecodeError::NoPicture { .. } | DecodeError::Framing) => {
+        // After damage each unit says that one is missing, until a keyframe comes: the request for it may be lost, too.
+        Err(
+            DecodeError::Gap
+            | DecodeError::Damaged { .. }
+            | DecodeError::NoPicture { .. }
+            | DecodeError::Framing,
+        ) => {
             stream.request_keyframe();
             true
         }
@@ -100,8 +105,10 @@ struct Following {
     reorders: bool,
     /// The picture that is shown last was decoded, and not copied.
     owed: bool,
-    /// The picture told last, for its room when nobody else holds it any more.
+    /// The picture told last, which the desk holds until it is told the next one.
     last: Option<Arc<YuvPicture>>,
+    /// The one before it, for its room when nobody else holds it any more.
+    before_last: Option<Arc<YuvPicture>>,
 }
 
 impl Following {
@@ -117,6 +124,9 @@ impl Following {
         if self.decoder.last_seq().is_some_and(|last| unit.seq <= last) {
             return Ok(None);
         }
+        if let Some(unused) = self.before_last.take().and_then(Arc::into_inner) {
+            self.decoder.recycle(unused);
+        }
         let wanted = shows && (!more || self.reorders);
         let picture = self.decoder.step(unit, wanted)?;
         self.owed = if shows { picture.is_none() } else { self.owed };
@@ -124,10 +134,8 @@ impl Following {
             return Ok(None);
         }
         let picture = picture.map(Arc::new);
-        if let Some(picture) = &picture
-            && let Some(unused) = self.last.replace(picture.clone()).and_then(Arc::into_inner)
-        {
-            self.decoder.recycle(unused);
+        if let Some(picture) = &picture {
+            self.before_last = self.last.replace(picture.clone());
         }
         Ok(Some(Told { picture, covers: unit.seq }))
     }

@@ -103,7 +103,7 @@ fn a_watch_ends_some_time_after_the_last_request_and_who_still_waits_gets_a_job(
     scene.clock.advance(Duration::from_secs(1));
     assert!(scene.desk.watch_until(scene.clock.now(), 1, watch).is_none());
     let actions = scene.desk.watch_ended(scene.clock.now(), 1, watch);
-    assert!(matches!(actions[..], [Action::Decode { epoch: 1 }]), "{actions:?}");
+    assert!(matches!(actions[..], [Action::Decode { epoch: 1 }, Action::Look]), "{actions:?}");
 }
 
 #[test]
@@ -159,4 +159,20 @@ fn requests_beyond_the_bound_are_busy_and_a_job_that_serves_nobody_is_not_done()
     assert!(scene.desk.begin(1).is_none(), "all have gone");
     let again = scene.ask(1, span, 10, 1);
     assert!(again.iter().any(|action| matches!(action, Action::Decode { epoch: 1 })));
+}
+
+#[test]
+fn a_stream_is_forgotten_some_time_after_its_watch_ended() {
+    let mut scene = Scene::new();
+    let (watch, _) = scene.decode(1);
+    let now = scene.clock.now();
+    scene.desk.encoded(now, 1, None, &Err(SnapshotError::Internal));
+    scene.desk.look(now);
+    assert_eq!(scene.desk.next_look(), None, "a watched stream is kept");
+    let actions = scene.desk.watch_ended(now, 1, watch.unwrap());
+    assert!(actions.iter().any(|action| matches!(action, Action::Look)), "{actions:?}");
+    scene.clock.advance(KEPT);
+    assert!(scene.desk.next_look().is_some_and(|at| at <= scene.clock.now()));
+    scene.desk.look(scene.clock.now());
+    assert!(scene.desk.streams.is_empty());
 }
