@@ -67,14 +67,7 @@ impl Sps {
         if nal.len() > PARAMETER_SET_BYTES_MAX {
             return Err(SpsError::Long(nal.len()));
         }
-        // The crate refuses pictures larger than the level allows. Cameras and screens do send such; what protects us
-        // is our own budget. So it is shown the highest level, the true one is kept aside.
-        let mut lenient = nal.to_vec();
-        let level = lenient.get_mut(3).ok_or(SpsError::Unreadable)?;
-        let level_idc = std::mem::replace(level, LEVEL_6_2);
-        let bits = Lenient(BitReader::new(ByteReader::skipping_h264_header(&lenient[..])));
-        let read = SeqParameterSet::from_bits(bits).map_err(|_| SpsError::Unreadable)?;
-
+        let read = read_leniently(nal).ok_or(SpsError::Unreadable)?;
         let interlaced = read.frame_mbs_flags != FrameMbsFlags::Frames;
         let macroblocks = u64::from(read.pic_width_in_mbs()) * u64::from(read.pic_height_in_map_units());
         let coded_pixels = macroblocks * 256 * if interlaced { 2 } else { 1 };
@@ -95,7 +88,7 @@ impl Sps {
         Ok(Self {
             id: read.id().id(),
             profile_idc: u8::from(read.profile_idc),
-            level_idc,
+            level_idc: read.level_idc,
             width,
             height,
             coded_pixels,
@@ -109,6 +102,18 @@ impl Sps {
 }
 
 const LEVEL_6_2: u8 = 62;
+
+/// Reads a NAL unit of type 7 without the bitstream restrictions at the end of its VUI, and whatever its level says.
+///
+/// The crate refuses pictures larger than the level allows. Cameras and screens do send such; what protects us is our own
+/// budget. So it is shown the highest level, and the true one is put back.
+pub(super) fn read_leniently(nal: &[u8]) -> Option<SeqParameterSet> {
+    let mut lenient = nal.to_vec();
+    let level_idc = std::mem::replace(lenient.get_mut(3)?, LEVEL_6_2);
+    let bits = Lenient(BitReader::new(ByteReader::skipping_h264_header(&lenient[..])));
+    let read = SeqParameterSet::from_bits(bits).ok()?;
+    Some(SeqParameterSet { level_idc, ..read })
+}
 
 fn colour(
     width: u32,

@@ -1,9 +1,10 @@
 //! Sequence parameter sets for a decoder that must give each picture at once: what our decoder cannot do is refused
 //! here with its reason, and what it would hold back is marked so that it does not.
 
-use h264_reader::nal::sps::{ChromaFormat, FrameMbsFlags, ProfileIdc, SeqParameterSet};
+use h264_reader::nal::sps::{ChromaFormat, FrameMbsFlags, ProfileIdc};
 use h264_reader::nal::{NalHeader, WritableNal as _};
-use h264_reader::rbsp::{BitReader, decode_nal};
+
+use super::sps::read_leniently;
 
 /// `profile_idc` of the Baseline profile (H.264 A.2.1).
 const BASELINE: u8 = 66;
@@ -39,13 +40,13 @@ pub enum SpsRefusal {
 /// unit*, at once, and do the ordering by time stamps ourselves. The decoder looks at `profile_idc` for nothing
 /// else than that, so each SPS of another profile is written anew as Scalable Baseline, whose syntax holds all
 /// fields of the High profile; the tools in use are told by flags in SPS, PPS and slices, which stay as they are.
+/// What is left out of it are the bitstream restrictions of the VUI, which tell of output order again.
 ///
 /// # Errors
 /// When it cannot be read, or its pictures cannot be decoded.
 pub fn undelayed(nal: &[u8]) -> Result<UndelayedSps, SpsRefusal> {
     let header = nal.first().and_then(|byte| NalHeader::new(*byte).ok()).ok_or(SpsRefusal::Unreadable)?;
-    let rbsp = decode_nal(nal).map_err(|_| SpsRefusal::Unreadable)?;
-    let mut sps = SeqParameterSet::from_bits(BitReader::new(&*rbsp)).map_err(|_| SpsRefusal::Unreadable)?;
+    let mut sps = read_leniently(nal).ok_or(SpsRefusal::Unreadable)?;
     let chroma = &sps.chroma_info;
     let monochrome = chroma.chroma_format == ChromaFormat::Monochrome;
     if matches!(sps.frame_mbs_flags, FrameMbsFlags::Fields { .. }) {
@@ -75,6 +76,8 @@ pub fn undelayed(nal: &[u8]) -> Result<UndelayedSps, SpsRefusal> {
 
 #[cfg(test)]
 mod tests {
+    use h264_reader::nal::sps::{SeqParameterSet, VuiParameters};
+    use h264_reader::rbsp::{BitReader, decode_nal};
     use proptest::prelude::*;
 
     use super::*;
@@ -95,8 +98,22 @@ mod tests {
             |nal: &[u8]| SeqParameterSet::from_bits(BitReader::new(&*decode_nal(nal).unwrap())).unwrap();
         let (before, after) = (read(HIGH), read(&made.nal));
         assert_eq!(u8::from(after.profile_idc), SCALABLE_BASELINE);
-        let as_before = SeqParameterSet { profile_idc: before.profile_idc, ..after };
+        let restrictions = before.vui_parameters.as_ref().unwrap().bitstream_restrictions.clone();
+        assert!(
+            restrictions.is_some() && after.vui_parameters.as_ref().unwrap().bitstream_restrictions.is_none()
+        );
+        let vui =
+            after.vui_parameters.map(|vui| VuiParameters { bitstream_restrictions: restrictions, ..vui });
+        let as_before = SeqParameterSet { profile_idc: before.profile_idc, vui_parameters: vui, ..after };
         assert_eq!(format!("{as_before:?}"), format!("{before:?}"));
+    }
+
+    #[test]
+    fn a_picture_larger_than_its_level_allows_is_taken_with_its_level_as_it_is() {
+        let mut low = HIGH.to_vec();
+        low[3] = 10;
+        let made = undelayed(&low).unwrap();
+        assert_eq!((made.coded_pixels, made.nal[3]), (432 * 240, 10));
     }
 
     proptest! {

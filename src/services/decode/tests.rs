@@ -258,3 +258,18 @@ fn what_the_decoder_cannot_do_is_named() {
         assert_eq!(decoder.step(&unit, true).unwrap_err(), DecodeError::Unsupported(reason));
     }
 }
+
+#[test]
+fn a_stream_larger_than_its_level_allows_is_decoded() {
+    for name in ["baseline_bt601", "high_full_bt709"] {
+        let mut unit = sample(name).swap_remove(0);
+        let mut params = (*unit.params).clone();
+        let VideoCodec::H264 { sps, .. } = &mut params.codec;
+        let mut low = sps[0].to_vec();
+        low[3] = 10;
+        sps[0] = low.into();
+        unit.params = Arc::new(params);
+        let (mut decoder, _) = decoder();
+        assert_eq!(block_number(&decoder.step(&unit, true).unwrap().unwrap()), 0, "{name}");
+    }
+}
