@@ -1,5 +1,6 @@
 //! From the configuration to what each service asks for.
 
+use std::net::SocketAddr;
 use std::num::NonZeroU64;
 use std::time::Duration;
 
@@ -11,6 +12,7 @@ use crate::edge::ports::PortSettings;
 use crate::edge::rest::RestSettings;
 use crate::edge::rest::access::{CorsSettings, Credentials};
 use crate::edge::rtc::RtcSettings;
+use crate::edge::rtc::addresses::candidates;
 use crate::edge::tls::TlsSettings;
 use crate::edge::web::WebSettings;
 use crate::edge::ws::WsSettings;
@@ -118,7 +120,9 @@ pub(super) fn http(config: &Config) -> HttpSettings {
 }
 
 pub(super) fn rest(config: &Config) -> RestSettings {
-    let own_address = config.ip.first().unwrap_or(&config.ip_local);
+    // As browsers are told it: the address on which ports are opened may be "all of them", which is nobody's.
+    let known = candidates(&config.ip, SocketAddr::new(config.ip_local, 0)).unwrap_or_default();
+    let own_address = known.first().map_or(config.ip_local, SocketAddr::ip);
     RestSettings {
         cors: CorsSettings {
             allow_origin: config.rest_allow_origin.clone(),
@@ -188,4 +192,24 @@ pub(super) fn demo(config: &Config) -> DemoSettings {
         ..CardSettings::sized(width, height)
     };
     DemoSettings { card, ..DemoSettings::standard() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::conf::{Sources, load};
+
+    #[test]
+    fn the_node_is_named_by_an_address_that_clients_know() {
+        let node_id = |settings: &[(&str, &str)]| {
+            let settings = settings.iter().map(|(key, value)| ((*key).into(), (*value).into())).collect();
+            rest(&load(&Sources { settings, ..Sources::default() }).unwrap().config).node_id
+        };
+        let of_interface = node_id(&[]);
+        let (random, address) = of_interface.split_once('@').unwrap();
+        assert_eq!(random.len(), 32);
+        assert!(!address.parse::<std::net::IpAddr>().unwrap().is_unspecified(), "{of_interface}");
+        assert!(node_id(&[("ip", "203.0.113.7"), ("ip_local", "192.0.2.1")]).ends_with("@203.0.113.7"));
+        assert!(node_id(&[("ip_local", "192.0.2.1")]).ends_with("@192.0.2.1"));
+    }
 }

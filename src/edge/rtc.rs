@@ -3,7 +3,7 @@
 //! What belongs here: the socket, the queues and the order of things at beginning and end. ICE, DTLS, SRTP and RTP
 //! are the peer's business, and the client is told of it by its session.
 
-mod addresses;
+pub(crate) mod addresses;
 mod counted;
 mod drive;
 

@@ -8,7 +8,7 @@ const CANDIDATES_MAX: usize = 16;
 
 /// The addresses for the answer: the external ones where they are set, otherwise the one that the socket is bound to,
 /// otherwise those of all interfaces. Only addresses of the socket's family are of use.
-pub(super) fn candidates(external: &[IpAddr], bound: SocketAddr) -> io::Result<Vec<SocketAddr>> {
+pub(crate) fn candidates(external: &[IpAddr], bound: SocketAddr) -> io::Result<Vec<SocketAddr>> {
     let addresses = if !external.is_empty() {
         external.to_vec()
     } else if !bound.ip().is_unspecified() {
