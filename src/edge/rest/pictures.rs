@@ -6,10 +6,9 @@ use std::time::{Duration, Instant};
 
 use rouille::percent_encoding::percent_decode_str;
 use rouille::{Request, Response, ResponseBody};
-use time::OffsetDateTime;
-use time::macros::format_description;
 
 use super::error::ApiError;
+use crate::services::png::rfc3339_ms;
 use crate::services::scale::SIDE_MAX;
 use crate::services::snapshot::{Fit, Scale, Snapshot, SnapshotRequest, Snapshots};
 
@@ -98,8 +97,6 @@ impl AsRef<[u8]> for Png {
 /// The picture with all that is known of it. `If-None-Match` is honoured; `If-Modified-Since` is not, as its seconds are
 /// too coarse for a stream.
 fn respond(request: &Request, snapshot: Arc<Snapshot>, age: Duration, fit: Option<Fit>) -> Response {
-    let format = format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:3]Z");
-    let captured = OffsetDateTime::from(snapshot.captured).format(&format).unwrap_or_default();
     let fit = match fit {
         None => "",
         Some(Fit::Contain) => "-contain",
@@ -112,7 +109,7 @@ fn respond(request: &Request, snapshot: Arc<Snapshot>, age: Duration, fit: Optio
         ("ETag", etag),
         ("Last-Modified", httpdate::fmt_http_date(snapshot.captured)),
         ("Cache-Control", "no-store".to_owned()),
-        ("X-Capture-Time", captured),
+        ("X-Capture-Time", rfc3339_ms(snapshot.captured)),
         ("X-Frame-Age-Ms", age.as_millis().to_string()),
         ("X-Stream-Epoch", snapshot.epoch.to_string()),
         ("Cross-Origin-Resource-Policy", "cross-origin".to_owned()),

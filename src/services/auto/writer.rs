@@ -12,7 +12,6 @@ use crate::base::id::StreamName;
 use crate::base::metrics::Metrics;
 use crate::base::tally::Tally;
 use crate::media::picture::YuvPicture;
-use crate::media::track::Rotation;
 use crate::services::colour::to_rgb;
 use crate::services::png::{PngError, PngText, encode};
 
@@ -166,15 +165,11 @@ impl Writer {
 }
 
 fn png(job: &Job) -> Result<Vec<u8>, PngError> {
-    let params = &job.picture.params;
-    let (width, height) = params.sample_aspect_ratio;
-    // A pixel lies on its side when its picture does.
-    let turned = matches!(params.rotation, Rotation::Cw90 | Rotation::Cw270);
     let text = PngText {
         stream_name: job.source.stream_name.as_str(),
         captured: job.captured,
         epoch: job.source.epoch,
-        sample_aspect_ratio: if turned { (height, width) } else { (width, height) },
+        sample_aspect_ratio: job.picture.params.display_sample_aspect_ratio(),
     };
     encode(&to_rgb(&job.picture), &text)
 }
