@@ -150,7 +150,7 @@ keys! {
     "Snapshots" {
         /// How long a snapshot request may wait for its picture.
         "snapshot_taking_interval_ms" = "3000" => snapshot_taking_interval: Duration, Milliseconds { from: 1, to: 600_000 };
-        /// In how many parts that time is waited, looking for the end of the stream after each.
+        /// In how many parts that time is waited while a keyframe is missing: after each the publisher is asked for one again.
         "snapshot_taking_attempts" = "30" => snapshot_taking_attempts: u64, Whole { from: 1, to: 10_000 };
         /// How long a stream's decoder runs in step after somebody asked for a picture, so that the next one costs
         /// less. 0: never.
