@@ -5,6 +5,7 @@
 
 mod conversation;
 mod handshake;
+mod presence;
 
 use std::io;
 use std::net::SocketAddr;
@@ -12,6 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use self::conversation::Conversation;
+use self::presence::Connected;
 use super::accept::{AcceptSettings, Acceptor, Connection, Connections};
 use super::rtc::RtcService;
 use super::tls::{ServerConfig, Timed, Transport};
@@ -73,6 +75,7 @@ pub struct WsService {
     registry: Registry,
     take_snapshot: TakeSnapshot,
     rtc: RtcService,
+    connected: Connected,
     metrics: Metrics,
     clock: Clock,
 }
@@ -88,7 +91,8 @@ impl WsService {
         metrics: Metrics,
         clock: Clock,
     ) -> Self {
-        Self { settings: Arc::new(settings), registry, take_snapshot, rtc, metrics, clock }
+        let connected = Connected::default();
+        Self { settings: Arc::new(settings), registry, take_snapshot, rtc, connected, metrics, clock }
     }
 
     /// Opens a port, with TLS when there is a configuration for it. `name` is `ws` or `wss`.

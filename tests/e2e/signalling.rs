@@ -437,11 +437,43 @@ fn a_name_is_taken_once_and_free_again_at_once() {
     expect_answer(&mut first, "m3");
     assert_eq!(first.expect_status("m3"), stopped_by_user());
     for n in 0..5 {
-        second.close();
+        // A page that says goodbye, and one that just goes.
+        if n % 2 == 0 {
+            second.close();
+        } else {
+            drop(second);
+        }
         second = WsClient::hello(edge.address());
         publish(&mut second, &format!("again{n}"), "cam1");
         expect_answer(&mut second, &format!("again{n}"));
     }
+}
+
+#[test]
+fn a_name_is_free_for_a_new_connection_though_nobody_saw_the_old_one_go() {
+    let (release, held) = crossbeam_channel::bounded::<()>(0);
+    let (busy, is_busy) = mpsc::sync_channel(1);
+    // The thread of the connection that asks for a picture is held up for so long.
+    let take_snapshot: TakeSnapshot = Arc::new(move |_: &str, _: SnapshotReply| {
+        busy.send(()).unwrap();
+        let _ = held.recv_timeout(LIMIT);
+    });
+    let edge = Edge::start(Options { take_snapshot, ..Options::default() });
+    let mut old = WsClient::hello(edge.address());
+    publish(&mut old, "m1", "cam1");
+    expect_answer(&mut old, "m1");
+    old.say("snapshot", json!({"mediaSessionId": "m9", "name": "cam1"}));
+    is_busy.recv_timeout(LIMIT).unwrap();
+    drop(old);
+    let mut new = WsClient::hello(edge.address());
+    publish(&mut new, "m2", "cam1");
+    // By the time that others were served, the new connection has found the name taken.
+    for _ in 0..5 {
+        WsClient::hello(edge.address()).close();
+    }
+    drop(release);
+    expect_answer(&mut new, "m2");
+    assert_eq!(edge.registry.len(), 1);
 }
 
 #[test]

@@ -15,6 +15,7 @@ use tungstenite::protocol::{Role, WebSocketConfig};
 use tungstenite::{Message, WebSocket};
 
 use super::WsService;
+use super::presence::Presence;
 use crate::base::id::{MediaSessionId, random_id};
 use crate::base::queue::{Offer, queue};
 use crate::base::stop::StopToken;
@@ -74,6 +75,7 @@ pub(super) struct Conversation<'a> {
     waiter: Waiter,
     stop: StopToken,
     session: Session,
+    presence: Presence,
     /// Given to whoever has to tell the session something.
     offer: Offer<Event>,
     events: Receiver<Event>,
@@ -99,12 +101,14 @@ impl<'a> Conversation<'a> {
         let ids = SessionIds { session_id: random_id(), auth_token: Hidden(random_id()) };
         let session = Session::new(service.settings.signal.clone(), ids, service.clock.now());
         let (offer, events) = queue(EVENTS_MAX, Some(waiter.waker()));
+        let presence = service.connected.enter(session.session_id(), waiter.waker());
         Self {
             service,
             socket: WebSocket::from_raw_socket(transport, Role::Server, Some(config)),
             waiter,
             stop,
             session,
+            presence,
             offer,
             events,
             publications: HashMap::new(),
@@ -142,7 +146,8 @@ impl<'a> Conversation<'a> {
             self.service.metrics.bad_input("ws_not_reading");
             return Err(Ending::Gone("client does not read".into()));
         }
-        let deadline = if self.more && !paused {
+        let is_asked = self.presence.hear();
+        let deadline = if (self.more || is_asked) && !paused {
             Some(now)
         } else {
             session_deadline.into_iter().chain(write_deadline).min()
@@ -153,6 +158,9 @@ impl<'a> Conversation<'a> {
         }
         if !paused && (readable || self.more) {
             self.read()?;
+        }
+        if !paused && !self.more {
+            self.presence.answer();
         }
         self.hear()?;
         self.session.handle_timeout(self.now());
@@ -190,6 +198,7 @@ impl<'a> Conversation<'a> {
         match action {
             Action::StartPublish(request) => {
                 let media_session_id = request.media_session_id.clone();
+                self.wait_for_owner(request.name.as_str());
                 let event = match self.service.rtc.publish(
                     *request,
                     self.session.app_key(),
@@ -265,6 +274,15 @@ impl<'a> Conversation<'a> {
             }
         }
         Ok(())
+    }
+
+    /// A name that looks taken may be that of a client which is gone, though its thread has not seen it yet.
+    fn wait_for_owner(&self, name: &str) {
+        let Some(stream) = self.service.registry.find(name) else { return };
+        let owner = &stream.publication().session_id;
+        if owner != self.session.session_id() {
+            self.service.connected.wait_for(owner, self.service.settings.close_limit, &self.stop);
+        }
     }
 
     /// Takes in what came from peers and pictures.
@@ -402,6 +420,7 @@ impl<'a> Conversation<'a> {
         for (_, publishing) in self.publications.drain() {
             publishing.join(deadline.saturating_duration_since(self.service.clock.now()));
         }
+        self.presence.leave();
         let close = match ending {
             Ending::Gone(_) => return,
             Ending::ByClient => None,
