@@ -1,5 +1,6 @@
 //! Publishing by WebRTC: a page's signalling, a browser's stand-in, real datagrams.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,7 +16,8 @@ use stillcast::services::test_card::{CardSettings, annex_b_run, read_number};
 
 use crate::support::browser::{Browser, BrowserSettings};
 use crate::support::clip::Clip;
-use crate::support::page::Page;
+use crate::support::page::{Page, PageError};
+use crate::support::process::Process;
 use crate::support::publishers::{Publisher, PublisherState, Publishers};
 use crate::support::relay::{Faults, Relay};
 use crate::support::server::Server;
@@ -35,36 +37,49 @@ fn clip(pictures: u32, keyframe_interval: u32) -> Arc<Clip> {
     Clip::read(&annex_b_run(settings, 0..pictures, &Clock::real()).unwrap(), 30).unwrap()
 }
 
-fn publish(server: &Server, name: &str, clip: &Arc<Clip>, faults: Option<Faults>) -> Live {
-    publish_turned(server, name, clip, faults, 0)
+/// How a stand-in for a browser publishes.
+#[derive(Default)]
+struct Way {
+    /// What the network does to its datagrams.
+    faults: Option<Faults>,
+    /// Its camera is held so that the viewer must turn its pictures.
+    quarter_turns: u8,
+    /// It has no microphone.
+    is_silent: bool,
 }
 
-/// Publishes with a camera that is held so that the viewer must turn its pictures.
-fn publish_turned(
-    server: &Server,
-    name: &str,
-    clip: &Arc<Clip>,
-    faults: Option<Faults>,
-    quarter_turns: u8,
-) -> Live {
-    let clock = server.app().clock();
+fn publish(server: &Server, name: &str, clip: &Arc<Clip>, way: Way) -> Live {
+    publish_at(server.address("ws"), name, clip, way)
+}
+
+fn publish_at(signalling: SocketAddr, name: &str, clip: &Arc<Clip>, way: Way) -> Live {
+    let clock = &Clock::real();
+    let has_audio = !way.is_silent;
     let settings = BrowserSettings {
         seed: 7,
         video: true,
-        audio: true,
+        audio: has_audio,
         certificate: Arc::new(Certificate::generate().unwrap()),
     };
     let mut browser = Browser::new(settings, clock.now());
-    browser.set_orientation(quarter_turns);
-    let mut page = Page::connect(server.address("ws")).unwrap();
-    let answer = page.publish(name, &browser.offer(), true).unwrap();
+    browser.set_orientation(way.quarter_turns);
+    let mut page = Page::connect(signalling).unwrap();
+    let answer = page.publish(name, &browser.offer(), has_audio).unwrap();
     let address = browser.take_answer(clock.now(), &answer);
-    let relay = faults.map(|faults| Relay::start(address, faults, clock).unwrap());
-    let way = relay.as_ref().map_or(address, Relay::address);
-    let publisher = Publisher::new(browser, way, clip.clone(), false, true).unwrap();
+    let relay = way.faults.map(|faults| Relay::start(address, faults, clock).unwrap());
+    let address = relay.as_ref().map_or(address, Relay::address);
+    let publisher = Publisher::new(browser, address, clip.clone(), true, has_audio).unwrap();
     let publishers = Publishers::start(vec![publisher], clock).unwrap();
     page.wait_published().unwrap();
     Live { page, publishers, relay }
+}
+
+/// What a page is told when its stream fails.
+fn why_failed(page: &mut Page) -> String {
+    match page.wait_for(|_| false) {
+        Err(PageError::Failed(_, info)) => info,
+        other => panic!("{other:?}"),
+    }
 }
 
 fn snapshot(server: &Server, name: &str) -> Result<Arc<Snapshot>, SnapshotError> {
@@ -126,7 +141,9 @@ fn wait_until_free(server: &Server, name: &str) {
 #[test]
 fn a_published_stream_gives_its_newest_picture_and_tells_its_publisher_how_it_arrives() {
     let server = Server::start(&[], false);
-    let live = publish(&server, "cam", &clip(600, 30), None);
+    let live = publish(&server, "cam", &clip(600, 30), Way::default());
+    // From here on a picture needs no keyframe to be asked for.
+    wait_for(&live, |_| server.app().registry().find("cam").is_some_and(|stream| stream.facts().units > 0));
     let first = number(&snapshot(&server, "cam").unwrap());
     let state = wait_for(&live, |state| state.pictures > 60 && state.stats.rembs > 1);
     let second = number(&snapshot(&server, "cam").unwrap());
@@ -148,7 +165,12 @@ fn over_a_way_that_loses_publishing_goes_on_and_each_picture_is_exact() {
     let references = references(&clip);
     let server = Server::start(&[], false);
     let delay = (Duration::from_millis(5), Duration::from_millis(25));
-    let live = publish(&server, "lossy", &clip, Some(Faults { seed: 3, loss: 0.05, delay }));
+    let live = publish(
+        &server,
+        "lossy",
+        &clip,
+        Way { faults: Some(Faults { seed: 3, loss: 0.05, delay }), ..Way::default() },
+    );
     let mut taken = 0;
     let mut shown = Vec::new();
     while taken < 20 {
@@ -174,7 +196,7 @@ fn pictures_of_a_camera_held_upright_are_turned_before_they_are_served() {
     let clip = clip(300, 30);
     let references = references(&clip);
     let server = Server::start(&[], false);
-    let live = publish_turned(&server, "phone", &clip, None, 1);
+    let live = publish(&server, "phone", &clip, Way { quarter_turns: 1, ..Way::default() });
     let snapshot = snapshot(&server, "phone").unwrap();
     assert_eq!((snapshot.width, snapshot.height), (SIZE.1, SIZE.0));
     // Back by a quarter turn counter-clockwise: what was the right edge is the top.
@@ -192,4 +214,63 @@ fn pictures_of_a_camera_held_upright_are_turned_before_they_are_served() {
     live.publishers.close();
     // The server heard of it by DTLS: the name is free although the page is still there.
     wait_until_free(&server, "phone");
+}
+
+#[test]
+fn a_browser_that_is_gone_without_a_word_fails_by_its_consent() {
+    let server = Server::start(&[("ice_consent_timeout_ms", "3500")], false);
+    let Live { mut page, publishers, .. } = publish(&server, "cam", &clip(30, 30), Way::default());
+    drop(publishers);
+    assert_eq!(why_failed(&mut page), "Failed by ICE keep alive");
+    assert!(server.app().registry().is_empty());
+    let ended = &server.app().metrics().publications_ended_total;
+    assert_eq!(ended.with_label_values(&["ice_consent"]).get(), 1);
+}
+
+#[test]
+fn a_browser_that_sends_no_media_fails_though_it_is_there() {
+    let server = Server::start(&[("rtp_activity_detecting", "true,1")], false);
+    let pictures = clip(30, 30);
+    let way = || Way { is_silent: true, ..Way::default() };
+    let mut sending = publish(&server, "sending", &pictures, way());
+    // Its second picture is due in an hour.
+    let mut slow = Arc::into_inner(clip(2, 2)).unwrap();
+    slow.interval = Duration::from_secs(3600);
+    let mut silent = publish(&server, "silent", &Arc::new(slow), way());
+    assert_eq!(why_failed(&mut silent.page), "Failed by RTP activity");
+    sending.page.answer_pings().unwrap();
+    assert!(server.app().registry().find("sending").is_some());
+}
+
+#[test]
+fn what_fifty_publications_took_is_given_back() {
+    let process = Process::start(&[]);
+    let url = process.value("ws").split(' ').next().unwrap();
+    let signalling = url.strip_prefix("ws://").unwrap().trim_end_matches('/').parse().unwrap();
+    let held = || {
+        let of = |what: &str| std::fs::read_dir(format!("/proc/{}/{what}", process.id())).unwrap().count();
+        (of("fd"), of("task"))
+    };
+    let clip = clip(30, 30);
+    let before = held();
+    for round in 0..50 {
+        // The same name each time: it is free as soon as the last one is gone, however it went.
+        let Live { page, publishers, .. } = publish_at(signalling, "cam", &clip, Way::default());
+        if round == 0 {
+            assert!(held() > before);
+        }
+        match round % 3 {
+            0 => page.close().unwrap(),
+            1 => drop(page),
+            _ => {
+                publishers.close();
+                drop(page);
+            }
+        }
+    }
+    let end = Clock::real().now() + LIMIT;
+    while held() != before {
+        assert!(Clock::real().now() < end, "descriptors and threads were {before:?} and are {:?}", held());
+        let _ = crossbeam_channel::after(Duration::from_millis(20)).recv();
+    }
 }
