@@ -140,7 +140,7 @@ keys! {
         /// 320x180, and take some 15 seconds to climb. Chromium and its kin understand it.
         "video_bitrate_start_kbps" = "1500" => video_bitrate_start_kbps: u64, Whole { from: 0, to: 1_000_000 };
         /// Largest picture: a stream with more pixels than this size has is not decoded.
-        "pixels_max" = "8192x4352" => pixels_max: (u32, u32), FrameSize { side_max: 16_384, multiple_of: 1 };
+        "pixels_max" = "8192x4352" => pixels_max: (u32, u32), FrameSize { from: (16, 16), to: (16_384, 16_384), multiple_of: 1 };
         /// Access units kept of each stream since its last keyframe. A longer group of pictures is dropped, and
         /// pictures then wait for the next keyframe.
         "gop_units_max" = "600" => gop_units_max: u64, Whole { from: 1, to: 100_000 };
@@ -195,7 +195,7 @@ keys! {
     }
     "Demo" {
         /// Size of the test card that `--demo` publishes.
-        "demo_size" = "1280x720" => demo_size: (u32, u32), FrameSize { side_max: 4096, multiple_of: 2 };
+        "demo_size" = "1280x720" => demo_size: (u32, u32), FrameSize { from: (160, 90), to: (3840, 2160), multiple_of: 2 };
         /// Its frames a second.
         "demo_fps" = "30" => demo_fps: u64, Whole { from: 1, to: 120 };
         /// Its frames from one keyframe to the next.

@@ -352,11 +352,13 @@ impl<T: Clone + Sync> Kind for Choice<T> {
     }
 }
 
-/// Width and height, such as `1280x720`.
+/// Width and height, such as `1280x720`. Bounds hold either way up.
 #[derive(Debug)]
 pub struct FrameSize {
-    /// Longest side, in pixels.
-    pub side_max: u32,
+    /// Least long and short side, in pixels.
+    pub from: (u32, u32),
+    /// Greatest long and short side, in pixels.
+    pub to: (u32, u32),
     /// What both sides must be multiples of.
     pub multiple_of: u32,
 }
@@ -366,18 +368,20 @@ impl Kind for FrameSize {
 
     fn parse(&self, text: &str) -> Option<(u32, u32)> {
         let (width, height) = text.split_once(['x', '×'])?;
-        let side = |text: &str| {
-            text.trim()
-                .parse::<u32>()
-                .ok()
-                .filter(|side| (16..=self.side_max).contains(side) && side % self.multiple_of == 0)
-        };
-        Some((side(width)?, side(height)?))
+        let side = |text: &str| text.trim().parse().ok().filter(|side: &u32| side % self.multiple_of == 0);
+        let (width, height) = (side(width)?, side(height)?);
+        let fits = (self.from.0..=self.to.0).contains(&width.max(height))
+            && (self.from.1..=self.to.1).contains(&width.min(height));
+        fits.then_some((width, height))
     }
 
     fn expected(&self) -> String {
-        let even = if self.multiple_of == 2 { " and even" } else { "" };
-        format!("width x height in pixels, each from 16 to {}{even}, such as 1280x720", self.side_max)
+        let even = if self.multiple_of == 2 { ", both even" } else { "" };
+        let ((long, short), (longest, greatest_short)) = (self.from, self.to);
+        format!(
+            "width x height in pixels, from {long}x{short} to {longest}x{greatest_short} either way up{even}, \
+             such as 1280x720"
+        )
     }
 }
 
@@ -467,11 +471,11 @@ mod tests {
 
     #[test]
     fn frame_sizes_have_two_bounded_sides() {
-        let kind = FrameSize { side_max: 16384, multiple_of: 2 };
-        assert_eq!(kind.parse("1280x721"), None);
-        assert_eq!(kind.parse("8192x4352"), Some((8192, 4352)));
-        assert_eq!(kind.parse("8192"), None);
-        assert_eq!(kind.parse("0x720"), None);
-        assert_eq!(kind.parse("20000x720"), None);
+        let kind = FrameSize { from: (160, 90), to: (3840, 2160), multiple_of: 2 };
+        assert_eq!(kind.parse("3840x2160"), Some((3840, 2160)));
+        assert_eq!(kind.parse("90 x 160"), Some((90, 160)));
+        for wrong in ["1280x721", "1280", "0x720", "3842x720", "2162x2162", "158x90", "160x88", "-2x720"] {
+            assert_eq!(kind.parse(wrong), None, "{wrong}");
+        }
     }
 }
