@@ -60,16 +60,6 @@ pub fn caught<T>(name: &str, body: impl FnOnce() -> T) -> Option<T> {
     }
 }
 
-/// Runs `body` and survives its panic, which is logged and counted: for threads that do many jobs.
-pub fn survive<T>(body: impl FnOnce() -> T) -> Option<T> {
-    catch_unwind(AssertUnwindSafe(body))
-        .inspect_err(|panic| {
-            PANICS.fetch_add(1, Ordering::Relaxed);
-            tracing::error!("job panicked: {}", panic_text(panic.as_ref()));
-        })
-        .ok()
-}
-
 fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {
     panic
         .downcast_ref::<String>()

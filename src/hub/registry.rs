@@ -109,13 +109,6 @@ impl Registry {
         self.0.map.lock().streams.get(&name).cloned()
     }
 
-    /// The stream of this publisher's media session.
-    #[must_use]
-    pub fn find_session(&self, id: &str) -> Option<Arc<Stream>> {
-        let map = self.0.map.lock();
-        map.streams.values().find(|s| s.publication().media_session_id.as_str() == id).cloned()
-    }
-
     /// All streams, oldest first.
     #[must_use]
     pub fn list(&self) -> Vec<Arc<Stream>> {

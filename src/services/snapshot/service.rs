@@ -271,7 +271,9 @@ impl Shared {
             .map(|at| actions.remove(at));
         self.perform(actions);
         if let Some(Action::Encode { epoch, stream, picture, scale }) = job {
-            let _ = threads::survive(|| self.encode(EncodingJob { epoch, stream, picture, scale }));
+            let _ = threads::caught("snapshot job", || {
+                self.encode(EncodingJob { epoch, stream, picture, scale })
+            });
             self.encoding_callers.fetch_sub(1, Ordering::Relaxed);
         }
     }
@@ -320,7 +322,7 @@ impl Shared {
         loop {
             select! {
                 recv(jobs) -> next => match next {
-                    Ok(next) => { let _ = threads::survive(|| job(&self, next)); }
+                    Ok(next) => { let _ = threads::caught("snapshot job", || job(&self, next)); }
                     Err(_) => return,
                 },
                 recv(self.stop.channel()) -> _ => return,
