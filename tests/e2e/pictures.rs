@@ -69,6 +69,28 @@ fn names_with_slashes_are_names() {
 }
 
 #[test]
+fn a_name_of_odd_characters_is_the_same_name_at_every_door() {
+    let site = TestSite::start(Options::default());
+    let names = ["..", "a\\b", "Küche 100% + \"1\" <#;&>", "日本.png", "%41", "+", "'; --"];
+    let _publishers: Vec<_> = names.iter().map(|name| site.publish_cards(name, (320, 240), 1)).collect();
+    let mut client = HttpClient::connect(site.address);
+    for name in names {
+        let encoded: String = name.bytes().map(|byte| format!("%{byte:02X}")).collect();
+        let response = client.get(&format!("/snapshots/{encoded}.png"));
+        assert_eq!((response.status, read_png(&response.body).2), (200, Some(1)), "{name}");
+        let info = png::Decoder::new(std::io::Cursor::new(&response.body)).read_info().unwrap();
+        let latin =
+            info.info().uncompressed_latin1_text.iter().map(|text| (&text.keyword, text.text.clone()));
+        let utf_8 = info.info().utf8_text.iter().map(|text| (&text.keyword, text.get_text().unwrap()));
+        let title = latin.chain(utf_8).find(|(keyword, _)| *keyword == "Title").unwrap().1;
+        assert_eq!(title, name);
+        let json = serde_json::json!({"streamName": name, "name": name}).to_string();
+        assert_eq!(client.post("/rest-api/stream/snapshot", &json).status, 200, "{name}");
+        assert_eq!(client.post("/rest-api/stream/find", &json).json()[0]["name"], name);
+    }
+}
+
+#[test]
 fn a_picture_is_scaled_into_the_box_or_over_it() {
     let site = TestSite::start(Options::default());
     let (_publisher, _) = site.publish_cards("cam", (640, 360), 3);

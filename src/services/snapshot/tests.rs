@@ -436,3 +436,44 @@ fn a_watch_that_met_damage_asks_for_a_keyframe_until_one_comes() {
     assert_eq!(number(&answer.recv().unwrap().unwrap()), 5);
     assert_eq!(scene.metrics.decode_runs_total.get(), 1, "still the same watch");
 }
+
+#[test]
+fn a_watched_stream_that_changes_its_size_or_is_published_anew_shows_the_new_one() {
+    let mut scene = Scene::new();
+    let service = scene.service(SETTINGS);
+    let snapshots = service.handle();
+    scene.push(0..3);
+    let first = snapshots.take(cards()).unwrap();
+    assert_eq!((first.width, number(&first)), (320, 2));
+    scene.encoder.resize(480, 270).unwrap();
+    scene.push(3..5);
+    let larger = snapshots.take(cards()).unwrap();
+    assert_eq!((larger.width, larger.height, number(&larger)), (480, 270, 4));
+    assert_eq!(scene.runs().0, 1, "by the same watch");
+    let registry = scene.registry.clone();
+    scene.publisher.end(EndReason::ByUser);
+    assert!(matches!(snapshots.take(cards()), Err(SnapshotError::StreamNotFound)));
+    scene.publisher = registry.publish(publication("cards", true), None).unwrap();
+    let answer = ask(&snapshots, cards());
+    assert!(answer.try_recv().is_err(), "nothing of the publication before");
+    scene.push_keyframe(20);
+    let anew = answer.recv().unwrap().unwrap();
+    assert!(anew.epoch > larger.epoch);
+    assert_eq!((anew.seq, number(&anew)), (0, 20));
+}
+
+#[test]
+fn a_stream_that_stands_still_is_served_with_its_true_age() {
+    let mut scene = Scene::new();
+    scene.push(0..3);
+    for settings in [SETTINGS, UNWATCHED] {
+        let captured_at = scene.publisher.stream().newest().unwrap().arrived;
+        let service = scene.service(settings);
+        for _ in 0..3 {
+            scene.clock.advance(Duration::from_secs(40));
+            let now = scene.clock.now();
+            let snapshot = service.handle().take(cards()).unwrap();
+            assert_eq!((number(&snapshot), snapshot.age(now)), (2, now - captured_at));
+        }
+    }
+}
