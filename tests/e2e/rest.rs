@@ -48,6 +48,7 @@ fn failures_have_their_status_and_the_documented_body() {
         message(bad, 400);
     }
     message(&format!("{}{}", r#"{"a":"#, "[".repeat(30_000)), 400);
+    assert_eq!(site.metrics.bad_input_total.with_label_values(&["http_bad_request"]).get(), 9);
     let unknown = client.post("/rest-api/stream/terminator?x=1", "{}");
     unknown.error(404, "/rest-api/stream/terminator");
     assert_eq!(unknown.header("Access-Control-Allow-Origin"), Some("*"), "pages can read errors too");

@@ -108,7 +108,12 @@ impl Rest {
         } else {
             body(path)
         };
-        let response = result.unwrap_or_else(|error| self.fail(error, path));
+        let response = result.unwrap_or_else(|error| {
+            if error.status() == 400 {
+                self.metrics.bad_input("http_bad_request");
+            }
+            self.fail(error, path)
+        });
         self.settings.cors.apply(request, response)
     }
 
