@@ -3,6 +3,7 @@
 //! A function here panics when the parser breaks its promise, and for no other reason. Not part of the API.
 
 use std::collections::VecDeque;
+use std::num::NonZeroU32;
 use std::path::Path;
 use std::time::Duration;
 
@@ -15,10 +16,15 @@ use crate::media::h264::sps::Sps;
 use crate::media::h264::undelayed::undelayed;
 use crate::media::h264::{framing, slice::SliceStart};
 use crate::media::time::Timestamp;
+use crate::media::track::AudioCodec;
 use crate::proto::dtls::record;
 use crate::proto::rtp::depack_h264::{Depacketized, H264Depacketizer};
 use crate::proto::rtp::header::RtpPacket;
 use crate::proto::rtp::jitter::{Inserted, JitterBuffer};
+use crate::proto::rtp::receiver::{
+    HOLD_BACK_DEFAULT, KEYFRAME_INTERVAL_DEFAULT, Receiver, ReceiverOutput, ReceiverSettings, TrackKind,
+    TrackSettings, VideoPayload,
+};
 use crate::proto::rtp::{pack_h264, rtcp};
 use crate::proto::sdp::offer::Offer;
 use crate::proto::signal::message::FromClient;
@@ -40,6 +46,7 @@ pub const TARGETS: &[Target] = &[
     ("http_head", http_head),
     ("jitter", jitter),
     ("properties", properties),
+    ("receiver", receiver),
     ("roundtrip_h264", roundtrip_h264),
     ("rtcp", rtcp),
     ("rtp_header", rtp_header),
@@ -95,6 +102,11 @@ pub fn depack_h264(data: &[u8]) {
 pub fn dtls_records(data: &[u8]) {
     let bytes: usize = record::records(data).map(|record| record.bytes.len()).sum();
     assert!(bytes <= data.len());
+    let mut sieve = record::Sieve::default();
+    for datagram in [data, data.get(data.len() / 2..).unwrap_or_default()] {
+        let sifted = sieve.sift(datagram);
+        assert_eq!(record::records(&sifted.kept).count(), sifted.records, "what is kept is whole records");
+    }
 }
 
 /// A stream of NAL units into access units.
@@ -155,6 +167,61 @@ pub fn properties(data: &[u8]) {
     if let Ok(entries) = written::parse_file(Path::new("fuzz.properties"), data) {
         for entry in entries {
             let _ = written::nearest(&entry.name);
+        }
+    }
+}
+
+/// A run of packets into the receiver of a bundle, each after a byte for its length and one for the time before it.
+pub fn receiver(data: &[u8]) {
+    let clock = Clock::manual();
+    let track = |kind, payload_type, mid: &str| TrackSettings {
+        kind,
+        payload_types: vec![payload_type],
+        ssrcs: Vec::new(),
+        mid: mid.into(),
+        nack: true,
+        pli: true,
+        fir: true,
+        remb: true,
+        cvo_extension: Some(13),
+    };
+    let opus = TrackKind::Audio {
+        codec: AudioCodec::Opus,
+        clock_rate: NonZeroU32::new(48_000).expect("not 0"),
+        channels: 2,
+    };
+    let settings = ReceiverSettings {
+        local_ssrc: 1,
+        cname: "us".into(),
+        tracks: vec![track(TrackKind::Video { codec: VideoPayload::H264 }, 102, "1"), track(opus, 111, "0")],
+        mid_extension: Some(4),
+        abs_send_time_extension: Some(2),
+        pixels_max: PIXELS_MAX,
+        bitrate_max_bps: 4_000_000,
+        hold_back: HOLD_BACK_DEFAULT,
+        keyframe_interval: KEYFRAME_INTERVAL_DEFAULT,
+    };
+    let mut receiver = Receiver::new(settings, clock.now());
+    let mut rest = data;
+    while let Some(([size, pause], after)) = rest.split_first_chunk::<2>() {
+        let (packet, after) = after.split_at(usize::from(*size).min(after.len()));
+        rest = after;
+        clock.advance(Duration::from_millis(u64::from(*pause)));
+        if receiver.accepts(packet) {
+            let _ = receiver.handle_rtp(clock.now(), packet);
+        } else {
+            let _ = receiver.handle_rtcp(clock.now(), packet);
+        }
+        receiver.handle_timeout(clock.now());
+        loop {
+            match receiver.poll_output() {
+                ReceiverOutput::Timeout(at) => {
+                    assert!(at > clock.now(), "a deadline that has passed is served");
+                    break;
+                }
+                ReceiverOutput::Rtcp(compound) => assert!(rtcp::parse(&compound).is_ok(), "RTCP of our own"),
+                _ => {}
+            }
         }
     }
 }
