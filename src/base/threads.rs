@@ -69,12 +69,6 @@ fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {
 }
 
 impl Thread {
-    /// The name given at the start.
-    #[must_use]
-    pub fn name(&self) -> &str {
-        &self.name
-    }
-
     /// Whether the thread has ended.
     #[must_use]
     pub fn is_ended(&self) -> bool {

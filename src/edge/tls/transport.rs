@@ -1,7 +1,7 @@
 //! A TCP connection, plain or TLS, in two manners: non-blocking, and with a deadline for a whole exchange.
 
 use std::io::{self, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::net::{Shutdown, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::time::Instant;
@@ -182,25 +182,6 @@ impl Timed {
         let waiter = Waiter::new()?;
         stop.wakes(&waiter.waker());
         Ok(Self { transport, waiter, clock, stop, deadline })
-    }
-
-    /// Begins another exchange.
-    pub fn set_deadline(&mut self, deadline: Instant) {
-        self.deadline = deadline;
-    }
-
-    /// The transport.
-    #[must_use]
-    pub fn transport(&self) -> &Transport {
-        &self.transport
-    }
-
-    /// The other end.
-    ///
-    /// # Errors
-    /// When the connection is gone.
-    pub fn peer_addr(&self) -> io::Result<SocketAddr> {
-        self.transport.socket.peer_addr()
     }
 
     /// Says goodbye as far as the socket takes it at once.

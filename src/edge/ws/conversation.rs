@@ -26,9 +26,9 @@ use crate::hub::{EndReason, StreamStatus};
 use crate::proto::signal::message::{FromClient, Hidden, MessageError, ToClient};
 use crate::proto::signal::{Action, CloseReason, EndStatus, Event, Output, Session, SessionIds};
 
-/// Events on their way from peers and pictures to one connection. When it is full the client is too slow for what it
-/// asked for, and is closed.
-const EVENTS_MAX: usize = 64;
+/// Most events on their way from peers and pictures to one connection, where the settings would allow more. When it
+/// is full the client is too slow for what it asked for, and is closed.
+const EVENTS_MAX: usize = 1024;
 
 /// Messages taken from a client before its other affairs are looked at.
 const READ_BATCH: usize = 32;
@@ -100,7 +100,10 @@ impl<'a> Conversation<'a> {
             .max_frame_size(Some(service.settings.message_max_bytes));
         let ids = SessionIds { session_id: random_id(), auth_token: Hidden(random_id()) };
         let session = Session::new(service.settings.signal.clone(), ids, service.clock.now());
-        let (offer, events) = queue(EVENTS_MAX, Some(waiter.waker()));
+        // Each stream may be up and be over before we look, and each picture be there.
+        let signal = &service.settings.signal;
+        let events_max = signal.streams_max.saturating_mul(2).saturating_add(signal.snapshots_max);
+        let (offer, events) = queue(events_max.min(EVENTS_MAX), Some(waiter.waker()));
         let presence = service.connected.enter(session.session_id(), waiter.waker());
         Self {
             service,

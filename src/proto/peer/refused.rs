@@ -102,11 +102,6 @@ impl RefusedCounts {
         self.0.get(kind as usize).copied().unwrap_or_default()
     }
 
-    /// Each kind with its count.
-    pub fn iter(&self) -> impl Iterator<Item = (Refused, u64)> + '_ {
-        Refused::ALL.into_iter().map(|kind| (kind, self.get(kind)))
-    }
-
     pub(super) fn add(&mut self, kind: Refused, number: u64) {
         if let Some(count) = self.0.get_mut(kind as usize) {
             *count += number;

@@ -57,7 +57,6 @@ fn pack_group(group: &[&[u8]], most: usize, payloads: &mut Vec<Vec<u8>>) {
         let importance = group.iter().filter_map(|nal| nal.first()).map(|head| head & 0x60).max();
         let mut payload = vec![importance.unwrap_or(0) | STAP_A];
         for nal in group {
-            // A group is smaller than a payload, whose size has 16 bits.
             payload.extend_from_slice(&(nal.len() as u16).to_be_bytes());
             payload.extend_from_slice(nal);
         }

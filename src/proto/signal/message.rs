@@ -82,7 +82,7 @@ mod tests {
         }]}));
         let FromClient::PlayStream(request) = message else { panic!("{message:?}") };
         assert_eq!((request.width, request.height, request.bitrate, request.max_bitrate), (640, 360, 0, 0));
-        assert!(request.record && !request.cvo_extension && request.sdp.0.is_empty());
+        assert!(request.record && request.sdp.0.is_empty());
         assert_eq!(request.media_session_id, "m2");
 
         let message = parse(&json!({"message": "publishStream", "data": [{"mediaSessionId": null}]}));

@@ -143,12 +143,6 @@ impl Session {
         &self.ids.session_id
     }
 
-    /// Streams of the client that are not over.
-    #[must_use]
-    pub fn streams(&self) -> usize {
-        self.streams.len()
-    }
-
     /// The next thing to do or send.
     pub fn poll_output(&mut self) -> Output {
         if let Some(output) = self.outputs.pop_front() {
@@ -339,6 +333,12 @@ impl Session {
             self.refuse(Side::Publisher, &request, NOT_ADDED);
             return;
         };
+        // It is kept as long as the stream, and there may be many.
+        if request.custom.to_string().len() > CUSTOM_MAX_BYTES {
+            self.act(Action::CountBadInput("custom_too_large"));
+            self.refuse(Side::Publisher, &request, NOT_ADDED);
+            return;
+        }
         self.begin(Side::Publisher, &media_session_id, name.as_str());
         let StreamRequest { sdp, record, bitrate, min_bitrate, max_bitrate, custom, .. } = request;
         self.act(Action::StartPublish(Box::new(StartPublish {
@@ -449,9 +449,12 @@ impl Session {
         let pending = PendingSnapshot { media_session_id, name, of_stream };
         if pending.media_session_id.is_empty() {
             self.answer_snapshot(pending, Err("MediaSessionId is null".into()));
+        } else if MediaSessionId::new(&pending.media_session_id).is_err() {
+            self.act(Action::CountBadInput("media_session_id"));
+            self.answer_snapshot(pending, Err(NO_SNAPSHOT.into()));
         } else if self.snapshots.len() >= self.settings.snapshots_max {
             self.act(Action::CountBadInput("snapshots_per_connection"));
-            self.answer_snapshot(pending, Err("Snapshot taking error".into()));
+            self.answer_snapshot(pending, Err(NO_SNAPSHOT.into()));
         } else {
             let ticket = self.next_ticket;
             self.next_ticket += 1;
@@ -527,11 +530,16 @@ impl Session {
 /// Longest backend application key.
 const APP_KEY_MAX_BYTES: usize = 256;
 
+/// Most bytes of a publication's page data, as JSON. Rooms send their name, some pages a token.
+const CUSTOM_MAX_BYTES: usize = 64 * 1024;
+
 /// Fields of `connection` that are not sent back: a password, and a field that would make the client collect statistics (section 1.8).
 const NEVER_ECHOED: [&str; 2] = ["sipPassword", "webRTCMetricsServerDescription"];
 
 /// The stream cannot exist as it was asked for.
 const NOT_ADDED: &str = "Failed to add stream to proxy";
+/// No picture, and no fault of its stream.
+const NO_SNAPSHOT: &str = "Snapshot taking error";
 /// Asked for before `connection`.
 const NOT_READY: &str = "Session not ready";
 /// The client asked for the end.

@@ -121,9 +121,6 @@ pub struct StreamRequest {
     /// Likewise.
     #[serde(deserialize_with = "lenient::number")]
     pub height: u32,
-    /// Video orientation by RTP header extension is wanted.
-    #[serde(deserialize_with = "lenient::flag")]
-    pub cvo_extension: bool,
     /// Page data for hooks.
     pub custom: Value,
 }

@@ -330,7 +330,7 @@ fn publications_that_cannot_be_are_refused_by_name() {
     call.say(json!({"message": "publishStream",
         "data": [{"mediaSessionId": "m2", "name": "b", "mediaProvider": "Flash"}]}));
     assert_eq!(statuses(&call.take()), [("FAILED", "No common codecs")]);
-    assert_eq!(call.session.streams(), 1, "the first one is untouched");
+    assert_eq!(call.session.streams.len(), 1, "the first one is untouched");
 
     call.publish("m2", "b");
     call.publish("m3", "c");
@@ -440,6 +440,20 @@ fn snapshots_are_bounded_and_need_an_id() {
     call.snapshot("m3", "cam1");
     call.say(json!({"message": "snapshot", "data": [{"name": "cam1"}]}));
     assert_eq!(statuses(&call.take()), [("FAILED", "MediaSessionId is null")]);
+    let long = "m".repeat(100_000);
+    call.say(json!({"message": "snapshot", "data": [{"name": "cam1", "mediaSessionId": long}]}));
+    assert_eq!(statuses(&call.take()), [("FAILED", "Snapshot taking error")]);
+}
+
+#[test]
+fn page_data_is_kept_up_to_a_size() {
+    let mut call = Call::open();
+    for (bytes, is_kept) in [(60_000, true), (70_000, false)] {
+        call.say(json!({"message": "publishStream", "data": [{"mediaSessionId": format!("m{bytes}"),
+            "name": format!("cam{bytes}"), "sdp": "v=0", "custom": {"data": "x".repeat(bytes)}}]}));
+        let begun = call.take_actions().iter().any(|action| matches!(action, Action::StartPublish(_)));
+        assert_eq!((begun, call.take().is_empty()), (is_kept, is_kept), "{bytes}");
+    }
 }
 
 #[test]
