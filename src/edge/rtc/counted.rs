@@ -1,17 +1,20 @@
 //! From one peer's counts to those of the server.
 
+use crate::base::id::StreamName;
 use crate::base::metrics::Metrics;
 use crate::proto::peer::{Peer, PeerStats, Refused};
 
 /// What of a peer's counts is in the metrics already.
 pub(super) struct Counted {
     metrics: Metrics,
+    name: StreamName,
     before: Option<PeerStats>,
 }
 
 impl Counted {
-    pub(super) fn new(metrics: Metrics) -> Self {
-        Self { metrics, before: None }
+    /// `name` is for the log.
+    pub(super) fn new(metrics: Metrics, name: StreamName) -> Self {
+        Self { metrics, name, before: None }
     }
 
     /// Adds what came since the last call.
@@ -31,7 +34,7 @@ impl Counted {
             .inc_by(since(|stats| stats.receiver.units_unusable));
         let error_before = self.before.as_ref().and_then(|before| before.receiver.last_unit_error);
         if let Some(error) = now.receiver.last_unit_error.filter(|error| Some(*error) != error_before) {
-            tracing::warn!("pictures cannot be used: {error}");
+            tracing::warn!("pictures of {} cannot be used: {error}", self.name);
         }
         for kind in Refused::ALL {
             let before = self.before.as_ref().map_or(0, |before| before.refused.get(kind));

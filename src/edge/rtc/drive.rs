@@ -85,7 +85,8 @@ enum Next {
 impl Drive {
     pub(super) fn run(self) {
         let Self { media, waiter, peer, publisher, bell, commands, events, stop, metrics, clock } = self;
-        let media_session_id = publisher.stream().publication().media_session_id.clone();
+        let publication = publisher.stream().publication();
+        let (name, media_session_id) = (publication.name.clone(), publication.media_session_id.clone());
         let mut ending = Ending {
             publisher: Some(publisher),
             events: events.clone(),
@@ -93,7 +94,7 @@ impl Drive {
             metrics: metrics.clone(),
             reason: EndReason::Internal,
         };
-        let counted = Counted::new(metrics);
+        let counted = Counted::new(metrics, name);
         let mut driven = Driven { media, ways: Ways::default(), peer, events, media_session_id, counted };
         if let Some(publisher) = &ending.publisher {
             let reason = driven.drive(publisher, waiter, &bell, &commands, &stop, &clock);
@@ -240,6 +241,9 @@ impl Driven {
                 Output::Gap => publisher.mark_gap(),
                 Output::Event(PeerEvent::Connected) => {
                     publisher.set_publishing();
+                    if let Some(remote) = self.peer.stats().remote {
+                        tracing::info!("{} sends from {remote}", publisher.stream().publication().name);
+                    }
                     // Full: the connection sees it by the count of refused events, and closes.
                     let _ = self.events.offer(Event::Up { media_session_id: self.media_session_id.clone() });
                 }
