@@ -65,7 +65,7 @@ keys! {
         /// Addresses at which browsers reach this machine, in order of preference: they are written into the answers
         /// that browsers get, and media is sent there. Empty: the machine's own addresses.
         "ip" = "" => ip: Vec<IpAddr>, Addresses;
-        /// Address on which every port is opened. 0.0.0.0 is all of the machine's addresses.
+        /// Address on which every port is opened. 0.0.0.0 is all of the machine's IPv4 addresses, :: those of IPv6 too.
         "ip_local" = "0.0.0.0" => ip_local: IpAddr, Address;
         /// Signalling by WebSocket.
         "ws.port" = "8080" => ws_port: Option<u16>, ListenPort;

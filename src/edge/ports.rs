@@ -130,7 +130,7 @@ impl MediaPorts {
 
     /// Binds a reserved port; when that fails, the reservation falls.
     fn bind(&self, port: u16) -> io::Result<MediaSocket> {
-        let place = Place { ports: self.clone(), port };
+        let mut place = Place { ports: self.clone(), port };
         let settings = &self.0.settings;
         let address = SocketAddr::new(settings.address, port);
         let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
@@ -138,9 +138,16 @@ impl MediaPorts {
         let _ = socket.set_recv_buffer_size(settings.receive_buffer_bytes);
         let _ = socket.set_send_buffer_size(settings.send_buffer_bytes);
         socket.set_nonblocking(true)?;
+        if address.is_ipv6() {
+            socket.set_only_v6(!address.ip().is_unspecified())?;
+        }
         socket.bind(&address.into())?;
         let socket = UdpSocket::from(socket);
         let local = socket.local_addr()?;
+        if port == 0 {
+            place.port = local.port();
+            self.0.taken.lock().ports.insert(place.port);
+        }
         let state = UdpSocketState::new(UdpSockRef::from(&socket))?;
         Ok(MediaSocket { socket, state, local, _place: place })
     }
@@ -179,7 +186,14 @@ impl MediaSocket {
         self.state.recv(UdpSockRef::from(&self.socket), &mut [IoSliceMut::new(buffer)], &mut meta)?;
         let [RecvMeta { addr, len, stride, dst_ip, .. }] = meta;
         let bytes = buffer.get(..len).unwrap_or_default();
-        Ok(Received { from: addr, to: dst_ip, datagrams: bytes.chunks(stride.max(1)) })
+        // A socket for both families shows IPv4 in its mapped form (RFC 4291 section 2.5.5.2), which is no address that
+        // a browser knows itself by.
+        let from = match addr.ip().to_canonical() {
+            IpAddr::V4(v4) => SocketAddr::new(v4.into(), addr.port()),
+            IpAddr::V6(_) => addr,
+        };
+        let to = dst_ip.map(|ip| ip.to_canonical());
+        Ok(Received { from, to, datagrams: bytes.chunks(stride.max(1)) })
     }
 
     /// Sends a datagram, from this address of ours where one is given.
@@ -187,9 +201,21 @@ impl MediaSocket {
     /// # Errors
     /// When the system does not take it.
     pub fn send(&self, bytes: &[u8], to: SocketAddr, from: Option<IpAddr>) -> io::Result<()> {
-        let transmit =
-            Transmit { destination: to, ecn: None, contents: bytes, segment_size: None, src_ip: from };
+        let destination = match to {
+            SocketAddr::V4(v4) => SocketAddr::new(self.written(v4.ip().to_owned().into()), v4.port()),
+            SocketAddr::V6(_) => to,
+        };
+        let src_ip = from.map(|ip| self.written(ip));
+        let transmit = Transmit { destination, ecn: None, contents: bytes, segment_size: None, src_ip };
         self.state.try_send(UdpSockRef::from(&self.socket), &transmit)
+    }
+
+    /// An address in the form of the socket's family.
+    fn written(&self, address: IpAddr) -> IpAddr {
+        match address {
+            IpAddr::V4(v4) if self.local.is_ipv6() => v4.to_ipv6_mapped().into(),
+            other => other,
+        }
     }
 
     /// Where it is bound: the unspecified address when it listens on every interface, and the port.
@@ -201,7 +227,7 @@ impl MediaSocket {
 
 #[cfg(test)]
 pub(super) mod tests {
-    use std::net::Ipv4Addr;
+    use std::net::{Ipv4Addr, Ipv6Addr};
     use std::os::fd::AsFd as _;
 
     use super::*;
@@ -257,14 +283,31 @@ pub(super) mod tests {
     #[test]
     fn port_zero_takes_any_and_an_empty_range_none() {
         let any = MediaPorts::new(PortSettings { from: 0, to: 0, ..range(1) });
-        assert_ne!(any.take().unwrap().local().port(), 0);
+        let taken = any.take().unwrap();
+        assert_ne!(taken.local().port(), 0);
+        assert_eq!(any.taken(), 1);
+        drop(taken);
+        assert_eq!(any.taken(), 0);
         let none = MediaPorts::new(PortSettings { from: 40_001, to: 40_000, ..range(1) });
         assert!(matches!(none.take(), Err(PortError::Exhausted)));
     }
 
     #[test]
     fn an_answer_leaves_from_the_address_that_was_asked() {
-        let everywhere = PortSettings { address: Ipv4Addr::UNSPECIFIED.into(), from: 0, to: 0, ..range(1) };
+        answers_from_the_address_that_was_asked(Ipv4Addr::UNSPECIFIED.into());
+    }
+
+    #[test]
+    fn a_socket_for_both_families_knows_ipv4_by_its_own_addresses() {
+        // A machine without IPv6 has no such sockets.
+        if UdpSocket::bind((Ipv6Addr::LOCALHOST, 0)).is_err() {
+            return;
+        }
+        answers_from_the_address_that_was_asked(Ipv6Addr::UNSPECIFIED.into());
+    }
+
+    fn answers_from_the_address_that_was_asked(address: IpAddr) {
+        let everywhere = PortSettings { address, from: 0, to: 0, ..range(1) };
         let media = MediaPorts::new(everywhere).take().unwrap();
         let asked = IpAddr::from([127, 0, 0, 84]);
         let client = UdpSocket::bind("127.0.0.1:0").unwrap();

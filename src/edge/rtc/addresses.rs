@@ -7,7 +7,8 @@ use std::net::{IpAddr, SocketAddr};
 const CANDIDATES_MAX: usize = 16;
 
 /// The addresses for the answer: the external ones where they are set, otherwise the one that the socket is bound to,
-/// otherwise those of all interfaces. Only addresses of the socket's family are of use.
+/// otherwise those of all interfaces. A socket for IPv4 has no use for addresses of IPv6; one for IPv6 that is bound to
+/// no address is for both.
 pub(crate) fn candidates(external: &[IpAddr], bound: SocketAddr) -> io::Result<Vec<SocketAddr>> {
     let addresses = if !external.is_empty() {
         external.to_vec()
@@ -19,10 +20,10 @@ pub(crate) fn candidates(external: &[IpAddr], bound: SocketAddr) -> io::Result<V
     Ok(addresses.into_iter().map(|address| SocketAddr::new(address, bound.port())).collect())
 }
 
-/// Addresses of the family of `bound`, those that others can reach first, loopback last.
+/// Addresses that a socket on `bound` hears, those that others can reach first, loopback last.
 fn usable(addresses: impl Iterator<Item = IpAddr>, bound: IpAddr) -> Vec<IpAddr> {
     let mut usable: Vec<_> = addresses
-        .filter(|address| address.is_ipv4() == bound.is_ipv4() && !is_link_local(*address))
+        .filter(|address| (address.is_ipv4() || bound.is_ipv6()) && !is_link_local(*address))
         .collect();
     usable.sort_by_key(IpAddr::is_loopback);
     usable.dedup();
@@ -65,5 +66,14 @@ mod tests {
         assert_eq!(usable.len(), CANDIDATES_MAX);
         assert_eq!(usable[0], IpAddr::from([10, 0, 0, 1]));
         assert_eq!(usable[CANDIDATES_MAX - 1], IpAddr::from([127, 0, 0, 1]));
+    }
+
+    #[test]
+    fn a_socket_for_both_families_tells_addresses_of_both() {
+        let all: Vec<IpAddr> =
+            ["127.0.0.1", "fe80::1", "2001:db8::1", "192.0.2.1"].map(|a| a.parse().unwrap()).into();
+        let told = |bound: &str| usable(all.iter().copied(), bound.parse().unwrap());
+        assert_eq!(told("::"), [all[2], all[3], all[0]]);
+        assert_eq!(told("0.0.0.0"), [all[3], all[0]]);
     }
 }
