@@ -147,7 +147,6 @@ fn publication(clock: &Clock) -> Result<Publication, Failure> {
         has_audio: false,
         video_codec: "H264".into(),
         audio_codec: String::new(),
-        keyframes_on_request: false,
         record: false,
         sdp: String::new(),
         bitrates_kbps: [0; 3],

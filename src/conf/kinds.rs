@@ -368,7 +368,8 @@ impl Kind for FrameSize {
 
     fn parse(&self, text: &str) -> Option<(u32, u32)> {
         let (width, height) = text.split_once(['x', '×'])?;
-        let side = |text: &str| text.trim().parse().ok().filter(|side: &u32| side % self.multiple_of == 0);
+        let side =
+            |text: &str| text.trim().parse().ok().filter(|side: &u32| side.is_multiple_of(self.multiple_of));
         let (width, height) = (side(width)?, side(height)?);
         let fits = (self.from.0..=self.to.0).contains(&width.max(height))
             && (self.from.1..=self.to.1).contains(&width.min(height));

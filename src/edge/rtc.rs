@@ -216,7 +216,6 @@ impl RtcService {
             has_audio: answer.audio_codec.is_some(),
             video_codec: codec(answer.video_codec),
             audio_codec: codec(answer.audio_codec),
-            keyframes_on_request: true,
             record: request.record,
             sdp: request.sdp.0.clone(),
             bitrates_kbps: request.bitrates_kbps,
@@ -321,7 +320,7 @@ mod tests {
         assert!(sdp.0.contains(" 203.0.113.7 ") && video_codec.as_deref() == Some("H264"));
         let facts = publishing.stream().publication().clone();
         assert_eq!((facts.app_key.as_str(), facts.session_id.as_str()), ("app", "s1"));
-        assert!(facts.has_video && facts.has_audio && facts.keyframes_on_request);
+        assert!(facts.has_video && facts.has_audio);
         drop(publishing);
         let Event::Ended { status, info, .. } = events.recv_timeout(LIMIT).unwrap() else { panic!() };
         assert_eq!((status, info.as_str()), (EndStatus::Orderly, "Stopped by session disconnect"));

@@ -27,8 +27,6 @@ pub struct Publication {
     pub video_codec: String,
     /// Likewise for audio.
     pub audio_codec: String,
-    /// The publisher makes a keyframe when asked (WebRTC), rather than only by its own schedule (RTMP, RTSP).
-    pub keyframes_on_request: bool,
     /// Recording was asked for.
     pub record: bool,
     /// The client's offer, where there is one.

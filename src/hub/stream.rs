@@ -292,7 +292,6 @@ pub(crate) mod tests {
             has_audio: true,
             video_codec: "H264".into(),
             audio_codec: "opus".into(),
-            keyframes_on_request: true,
             record: false,
             sdp: String::new(),
             bitrates_kbps: [0; 3],

@@ -130,7 +130,6 @@ fn silent_stream(server: &Server) -> stillcast::hub::Publisher {
         has_audio: false,
         video_codec: "H264".into(),
         audio_codec: String::new(),
-        keyframes_on_request: false,
         record: false,
         sdp: String::new(),
         bitrates_kbps: [0; 3],

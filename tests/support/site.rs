@@ -134,7 +134,6 @@ impl TestSite {
             has_audio: false,
             video_codec: "H264".into(),
             audio_codec: String::new(),
-            keyframes_on_request: true,
             record: false,
             sdp: "v=0\r\na=ice-ufrag:abcd\r\na=ice-pwd:secret\r\na=mid:0\r\n".into(),
             bitrates_kbps: [0, 100, 2000],

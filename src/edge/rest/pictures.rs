@@ -42,8 +42,7 @@ struct Wanted {
 
 impl Wanted {
     fn read(request: &Request) -> Result<Self, ApiError> {
-        let path = request.raw_url().split('?').next().unwrap_or_default();
-        let name = path.strip_prefix(PREFIX).and_then(|rest| rest.strip_suffix(SUFFIX));
+        let name = super::path_of(request).strip_prefix(PREFIX).and_then(|rest| rest.strip_suffix(SUFFIX));
         let Some(name) = name.filter(|name| !name.is_empty()) else {
             return Err(ApiError::not_found("A picture is found at /snapshots/<stream name>.png"));
         };

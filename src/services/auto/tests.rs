@@ -31,7 +31,6 @@ fn publish(registry: &Registry, name: &str, session: &str) -> Publisher {
         has_audio: false,
         video_codec: "H264".into(),
         audio_codec: String::new(),
-        keyframes_on_request: true,
         record: false,
         sdp: String::new(),
         bitrates_kbps: [0; 3],

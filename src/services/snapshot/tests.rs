@@ -37,7 +37,6 @@ fn publication(name: &str, has_video: bool) -> Publication {
         has_audio: false,
         video_codec: "H264".into(),
         audio_codec: String::new(),
-        keyframes_on_request: true,
         record: false,
         sdp: String::new(),
         bitrates_kbps: [0; 3],

@@ -91,7 +91,6 @@ fn publication(settings: &DemoSettings, clock: &Clock) -> Result<Publication, Ca
         has_audio: false,
         video_codec: "H264".into(),
         audio_codec: String::new(),
-        keyframes_on_request: true,
         record: false,
         sdp: String::new(),
         bitrates_kbps: [0; 3],
