@@ -21,7 +21,7 @@ use std::time::Duration;
 
 pub use connection::HttpServer;
 pub use head::HeadLimits;
-pub(crate) use response::reason;
+pub(crate) use response::{reason, unless_known};
 use rouille::{Request, Response};
 
 /// Bounds and patience of HTTP connections.

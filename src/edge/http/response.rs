@@ -4,6 +4,8 @@ use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::time::SystemTime;
 
+use rouille::{Request, Response, ResponseBody};
+
 /// Header fields that describe the connection or the framing: written here, never taken from a handler.
 const OURS: [&str; 6] = ["connection", "content-length", "transfer-encoding", "trailer", "upgrade", "date"];
 
@@ -46,6 +48,20 @@ pub(super) fn head(
     }
     text.push_str(if keep_alive { "Connection: keep-alive\r\n\r\n" } else { "Connection: close\r\n\r\n" });
     text.into_bytes()
+}
+
+/// Makes an empty 304 of a response that the client has already: one of the tags that it names is the response's `ETag`,
+/// perhaps marked as weak by a proxy on the way (RFC 9110 section 13.1.2).
+pub(crate) fn unless_known(request: &Request, response: Response) -> Response {
+    let etag = response.headers.iter().find(|(name, _)| name.eq_ignore_ascii_case("ETag"));
+    let is_known = etag.zip(request.header("If-None-Match")).is_some_and(|((_, etag), known)| {
+        let plain = |tag: &str| tag.trim().trim_start_matches("W/").to_owned();
+        known.trim() == "*" || known.split(',').any(|tag| plain(tag) == **etag)
+    });
+    if is_known && (200..300).contains(&response.status_code) {
+        return Response { status_code: 304, data: ResponseBody::empty(), ..response };
+    }
+    response
 }
 
 /// The class of a status, as the metrics name it.
@@ -92,8 +108,6 @@ pub(crate) fn reason(status: u16) -> &'static str {
 mod tests {
     use std::time::UNIX_EPOCH;
 
-    use rouille::Response;
-
     use super::*;
 
     #[test]
@@ -105,6 +119,22 @@ mod tests {
             "HTTP/1.1 200 OK\r\nDate: Thu, 01 Jan 1970 00:00:00 GMT\r\nX-Content-Type-Options: nosniff\r\n\
              Content-Type: text/plain; charset=utf-8\r\nContent-Length: 1\r\nConnection: keep-alive\r\n\r\n"
         );
+    }
+
+    #[test]
+    fn a_response_is_known_by_any_of_the_tags_that_a_client_names() {
+        let status = |known: &str| {
+            let headers = vec![("If-None-Match".to_owned(), known.to_owned())];
+            let request = Request::fake_http("GET", "/", headers, Vec::new());
+            let response = Response::text("body").with_additional_header("ETag", "\"a-1\"");
+            unless_known(&request, response).status_code
+        };
+        for known in ["\"a-1\"", "\"x\", \"a-1\"", "W/\"a-1\"", "\"x\",W/\"a-1\" ", "*"] {
+            assert_eq!(status(known), 304, "{known}");
+        }
+        for known in ["", "\"a-2\"", "a-1", "\"a-1", "W/"] {
+            assert_eq!(status(known), 200, "{known}");
+        }
     }
 
     #[test]

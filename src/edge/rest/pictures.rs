@@ -8,6 +8,7 @@ use rouille::percent_encoding::percent_decode_str;
 use rouille::{Request, Response, ResponseBody};
 
 use super::error::ApiError;
+use crate::edge::http::unless_known;
 use crate::services::png::rfc3339_ms;
 use crate::services::scale::SIDE_MAX;
 use crate::services::snapshot::{Fit, Scale, Snapshot, SnapshotRequest, Snapshots};
@@ -117,10 +118,10 @@ fn respond(request: &Request, snapshot: Arc<Snapshot>, age: Duration, fit: Optio
         data: ResponseBody::from_reader_and_size(Cursor::new(Png(snapshot)), length),
         ..Response::from_data("image/png", Vec::new())
     };
-    headers
+    let response = headers
         .into_iter()
-        .fold(response, |response, (name, value)| response.with_additional_header(name, value))
-        .simplify_if_etag_match(request)
+        .fold(response, |response, (name, value)| response.with_additional_header(name, value));
+    unless_known(request, response)
 }
 
 #[cfg(test)]

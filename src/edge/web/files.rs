@@ -16,6 +16,8 @@ use rouille::{Request, Response, ResponseBody};
 use rust_embed::RustEmbed;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, open, openat, statat};
 
+use crate::edge::http::unless_known;
+
 #[derive(RustEmbed)]
 #[folder = "src/edge/web/pages/"]
 struct Pages;
@@ -158,10 +160,10 @@ fn respond(request: &Request, found: Found, name: &str) -> Response {
         data: part(found.body, range),
         ..Response::from_data(content_type, Vec::new()).with_status_code(status)
     };
-    headers
+    let response = headers
         .into_iter()
-        .fold(response, |response, (name, value)| response.with_additional_header(name, value))
-        .simplify_if_etag_match(request)
+        .fold(response, |response, (name, value)| response.with_additional_header(name, value));
+    unless_known(request, response)
 }
 
 /// The bytes of a range, read as they are sent.
