@@ -16,13 +16,13 @@ use stillcast::media::time::Timestamp;
 use stillcast::media::unit::AccessUnit;
 use stillcast::services::auto::{AutoSettings, AutoSnapshots, Naming};
 use stillcast::services::colour::to_rgb;
-use stillcast::services::decode::{DecodeSettings, StreamDecoder};
+use stillcast::services::decode::StreamDecoder;
 use stillcast::services::png::{PngText, encode};
 use stillcast::services::test_card::{CardEncoder, CardSettings};
 
 const RATE: u64 = 30;
 const ROUNDS: usize = 5;
-const DECODE: DecodeSettings = DecodeSettings { pixels_max: 8192 * 4352, run_limit: Duration::from_secs(60) };
+const PIXELS_MAX: u64 = 8192 * 4352;
 
 type Failure = Box<dyn std::error::Error>;
 
@@ -53,7 +53,7 @@ fn main() -> Result<(), Failure> {
 
 /// Decodes each unit that the service would, where it is a keyframe, and makes a PNG of it: ms a picture.
 fn alone(units: &[AccessUnit], clock: &Clock) -> Result<(f64, usize), Failure> {
-    let mut decoder = StreamDecoder::new(DECODE, clock.clone(), Metrics::new());
+    let mut decoder = StreamDecoder::new(PIXELS_MAX, Metrics::new());
     let mut pictures = 0;
     let before = processor_ms()?;
     for unit in units.iter().step_by(RATE as usize).filter(|unit| unit.key) {
@@ -78,8 +78,13 @@ fn service(units: &[AccessUnit], clock: &Clock) -> Result<(f64, u64, u64), Failu
     let metrics = Metrics::new();
     let registry = Registry::new(GopLimits { units: 600, bytes: 1 << 24 }, 9);
     let rate = NonZeroU64::new(RATE).ok_or("no rate")?;
-    let settings =
-        AutoSettings { dir: dir.clone(), naming: Naming::StreamName, rate, retention: 20, decode: DECODE };
+    let settings = AutoSettings {
+        dir: dir.clone(),
+        naming: Naming::StreamName,
+        rate,
+        retention: 20,
+        pixels_max: PIXELS_MAX,
+    };
     let auto = AutoSnapshots::start(settings, &registry, clock.clone(), metrics.clone())?;
     let publisher = registry.publish(publication(clock)?, None)?;
     let written = metrics.auto_pictures_total.with_label_values(&["written"]);
@@ -125,7 +130,7 @@ fn cards(clock: &Clock) -> Result<Vec<AccessUnit>, Failure> {
 }
 
 fn read(stream: &[u8], clock: &Clock) -> Result<Vec<AccessUnit>, Failure> {
-    let mut builder = UnitBuilder::new(DECODE.pixels_max);
+    let mut builder = UnitBuilder::new(PIXELS_MAX);
     let mut units = Vec::new();
     for (number, picture) in (0_i64..).zip(annex_b_pictures(stream)) {
         picture.iter().for_each(|nal| builder.push(nal));

@@ -23,7 +23,7 @@ use stillcast::media::time::Timestamp;
 use stillcast::media::track::Colour;
 use stillcast::media::unit::AccessUnit;
 use stillcast::services::colour;
-use stillcast::services::decode::{DecodeSettings, StreamDecoder, decoder_has_assembly};
+use stillcast::services::decode::{StreamDecoder, decoder_has_assembly};
 use stillcast::services::png::{self, PngText};
 use stillcast::services::snapshot::{SnapshotRequest, SnapshotService, SnapshotSettings};
 use stillcast::services::test_card::TestCard;
@@ -89,8 +89,7 @@ impl Bench {
     }
 
     fn decoder(&self) -> StreamDecoder {
-        let settings = DecodeSettings { pixels_max: 8192 * 4352, run_limit: Duration::from_secs(60) };
-        StreamDecoder::new(settings, self.clock.clone(), Metrics::new())
+        StreamDecoder::new(8192 * 4352, Metrics::new())
     }
 
     fn time<T>(&self, body: impl FnOnce() -> T) -> (Duration, T) {

@@ -19,7 +19,6 @@ use crate::edge::ws::WsSettings;
 use crate::hub::{GopLimits, Registry};
 use crate::proto::signal::SignalSettings;
 use crate::services::auto::{AutoSettings, Naming};
-use crate::services::decode::DecodeSettings;
 use crate::services::snapshot::SnapshotSettings;
 use crate::services::test_card::{CardSettings, DemoSettings};
 
@@ -167,9 +166,6 @@ pub(super) fn snapshots(config: &Config) -> SnapshotSettings {
     }
 }
 
-/// Longest time that an automatic picture may be decoded for: past it the machine is too slow for the rate anyway.
-const AUTO_RUN_LIMIT: Duration = Duration::from_secs(2);
-
 /// `None`: none are to be taken.
 pub(super) fn automatic_snapshots(config: &Config) -> Option<AutoSettings> {
     config.snapshot_auto_enabled.then(|| AutoSettings {
@@ -180,7 +176,7 @@ pub(super) fn automatic_snapshots(config: &Config) -> Option<AutoSettings> {
         },
         rate: NonZeroU64::new(config.snapshot_auto_rate).unwrap_or(NonZeroU64::MIN),
         retention: narrow(config.snapshot_auto_retention),
-        decode: DecodeSettings { pixels_max: pixels_max(config), run_limit: AUTO_RUN_LIMIT },
+        pixels_max: pixels_max(config),
     })
 }
 

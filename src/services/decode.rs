@@ -10,13 +10,11 @@
 //! Browsers send no B slices. `docs/DECISIONS.md` tells what follows for other sources.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use openh264::OpenH264API;
 use openh264::decoder::{DecodeOptions, Decoder, DecoderConfig, Flush};
 use openh264::formats::YUVSource as _;
 
-use crate::base::clock::Clock;
 use crate::base::metrics::Metrics;
 use crate::hub::Gop;
 use crate::media::h264::framing::{START_CODE, avcc_to_annex_b};
@@ -90,15 +88,6 @@ impl From<SpsRefusal> for DecodeError {
     }
 }
 
-/// Bounds of one decoder.
-#[derive(Clone, Copy, Debug)]
-pub struct DecodeSettings {
-    /// Most pixels of a coded picture (`video_pixels_max`): checked before anything is decoded or allocated.
-    pub pixels_max: u64,
-    /// Longest time that one call of [`StreamDecoder::picture`] may take.
-    pub run_limit: Duration,
-}
-
 /// Whether the decoder was built with assembly, which halves its time: on x86 that takes `nasm` at build time.
 #[must_use]
 pub fn decoder_has_assembly() -> bool {
@@ -119,8 +108,7 @@ pub fn newest_shown(gop: &Gop) -> Option<&Arc<AccessUnit>> {
 /// One stream's decoder. It takes a decoder of the library when there is something to decode, about 22 MB at 720p,
 /// and gives it back when dropped.
 pub struct StreamDecoder {
-    settings: DecodeSettings,
-    clock: Clock,
+    pixels_max: u64,
     metrics: Metrics,
     running: Option<Running>,
     /// The unit in the form that the decoder reads (H.264 annex B); kept for its room.
@@ -144,10 +132,11 @@ impl std::fmt::Debug for StreamDecoder {
 }
 
 impl StreamDecoder {
-    /// A decoder that has decoded nothing yet. Units are counted in `metrics`.
+    /// A decoder that has decoded nothing yet. It refuses coded pictures of more than `pixels_max` pixels before anything is
+    /// decoded or allocated. Units are counted in `metrics`.
     #[must_use]
-    pub fn new(settings: DecodeSettings, clock: Clock, metrics: Metrics) -> Self {
-        Self { settings, clock, metrics, running: None, annex_b: Vec::new(), spare: None }
+    pub fn new(pixels_max: u64, metrics: Metrics) -> Self {
+        Self { pixels_max, metrics, running: None, annex_b: Vec::new(), spare: None }
     }
 
     /// The unit that was decoded or passed over last; `None` before the first IDR and after an error.
@@ -159,29 +148,13 @@ impl StreamDecoder {
     /// Brings the decoder to unit `target_seq` of `gop` and returns exactly that picture.
     ///
     /// It goes on from the last decoded unit when that one is in the group and before the target, and starts at the
-    /// IDR otherwise. Disposable units before the target are not decoded.
+    /// IDR otherwise. Disposable units before the target are not decoded. Who must be done in time takes the units of
+    /// [`StreamDecoder::missing`] one by one.
     ///
     /// # Errors
     /// See [`DecodeError`]; no picture is better than a wrong one.
     pub fn picture(&mut self, gop: &Gop, target_seq: u64) -> Result<YuvPicture, DecodeError> {
-        let deadline = self.clock.now() + self.settings.run_limit;
-        self.picture_by(gop, target_seq, deadline)
-    }
-
-    /// As [`StreamDecoder::picture`], with a deadline of the caller, looked at before each unit.
-    ///
-    /// # Errors
-    /// As [`StreamDecoder::picture`].
-    pub fn picture_by(
-        &mut self,
-        gop: &Gop,
-        target_seq: u64,
-        deadline: Instant,
-    ) -> Result<YuvPicture, DecodeError> {
         for unit in self.missing(gop, target_seq)? {
-            if self.clock.now() >= deadline {
-                return Err(DecodeError::OutOfTime);
-            }
             if let Some(picture) = self.step(unit, unit.seq == target_seq)? {
                 return Ok(picture);
             }
@@ -303,7 +276,7 @@ impl StreamDecoder {
         let mut monochrome = false;
         for nal in sps {
             let sps = undelayed(nal)?;
-            let (pixels, pixels_max) = (sps.coded_pixels, self.settings.pixels_max);
+            let (pixels, pixels_max) = (sps.coded_pixels, self.pixels_max);
             if pixels > pixels_max {
                 return Err(DecodeError::TooLarge { pixels, pixels_max });
             }

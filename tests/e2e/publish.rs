@@ -10,7 +10,7 @@ use stillcast::hub::Gop;
 use stillcast::media::unit::AccessUnit;
 use stillcast::proto::dtls::Certificate;
 use stillcast::services::colour::to_rgb;
-use stillcast::services::decode::{DecodeSettings, StreamDecoder};
+use stillcast::services::decode::StreamDecoder;
 use stillcast::services::snapshot::{Snapshot, SnapshotError, SnapshotRequest};
 use stillcast::services::test_card::{CardSettings, annex_b_run, read_number};
 
@@ -102,8 +102,7 @@ fn number(snapshot: &Snapshot) -> u32 {
 
 /// What each picture of a clip looks like, decoded without any network.
 fn references(clip: &Clip) -> Vec<Vec<u8>> {
-    let settings = DecodeSettings { pixels_max: 1 << 20, run_limit: LIMIT };
-    let mut decoder = StreamDecoder::new(settings, Clock::real(), Metrics::new());
+    let mut decoder = StreamDecoder::new(1 << 20, Metrics::new());
     let mut gop = Gop::default();
     let mut pictures = Vec::new();
     for (seq, picture) in clip.pictures.iter().enumerate() {

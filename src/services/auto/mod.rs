@@ -32,7 +32,6 @@ use crate::base::queue::{Offer, queue};
 use crate::base::stop::{StopSource, StopToken};
 use crate::base::threads::{STACK_CODEC_BYTES, STACK_PROTOCOL_BYTES, Thread, spawn};
 use crate::hub::{Registry, Stream};
-use crate::services::decode::DecodeSettings;
 
 use taker::Taker;
 use writer::{Job, Source, Writer};
@@ -48,8 +47,8 @@ pub struct AutoSettings {
     pub rate: NonZeroU64,
     /// Newest pictures kept in a folder (`snapshot_auto_retention`); 0 keeps all.
     pub retention: usize,
-    /// Bounds of each stream's decoder.
-    pub decode: DecodeSettings,
+    /// Most pixels of a coded picture (`pixels_max`).
+    pub pixels_max: u64,
 }
 
 /// What a stream's folder is called after; `store::folder_name` makes a safe name of it.
@@ -185,7 +184,7 @@ impl Watch {
         let mut taker = Taker::new(
             source,
             self.settings.rate,
-            self.settings.decode,
+            self.settings.pixels_max,
             self.pictures.clone(),
             self.clock.clone(),
             self.metrics.clone(),

@@ -14,7 +14,7 @@ use crate::base::tally::Tally;
 use crate::hub::Subscription;
 use crate::media::picture::YuvPicture;
 use crate::media::unit::{AccessUnit, MediaUnit};
-use crate::services::decode::{DecodeError, DecodeSettings, StreamDecoder};
+use crate::services::decode::{DecodeError, StreamDecoder};
 
 /// Takes the first picture that can be decoded of each run of `rate` units.
 pub(super) struct Taker {
@@ -40,7 +40,7 @@ impl Taker {
     pub(super) fn new(
         source: Source,
         rate: NonZeroU64,
-        decode: DecodeSettings,
+        pixels_max: u64,
         pictures: Offer<Job>,
         clock: Clock,
         metrics: Metrics,
@@ -49,7 +49,7 @@ impl Taker {
             source: Arc::new(source),
             rate,
             pictures,
-            decoder: StreamDecoder::new(decode, clock.clone(), metrics.clone()),
+            decoder: StreamDecoder::new(pixels_max, metrics.clone()),
             clock,
             metrics,
             pending: Vec::new(),

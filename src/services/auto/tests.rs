@@ -13,7 +13,7 @@ use crate::hub::{EndReason, GopLimits, Publication, Publisher, SourceProtocol, S
 use crate::media::unit::{AccessUnit, MediaUnit};
 use crate::services::test_card::{CardEncoder, CardSettings, push_cards, read_number};
 
-const DECODE: DecodeSettings = DecodeSettings { pixels_max: 1 << 22, run_limit: Duration::from_secs(60) };
+const PIXELS_MAX: u64 = 1 << 22;
 
 fn cards(keyframe_interval: u32) -> CardEncoder {
     CardEncoder::new(CardSettings { keyframe_interval, ..CardSettings::sized(160, 90) }).unwrap()
@@ -88,7 +88,8 @@ impl Bench {
         let publisher = publish(&registry, "cam", "m");
         let (pictures, jobs) = queue(queue_size, None);
         let rate = NonZeroU64::new(rate).unwrap();
-        let taker = Taker::new(source("cam", "cam"), rate, DECODE, pictures, clock.clone(), metrics.clone());
+        let taker =
+            Taker::new(source("cam", "cam"), rate, PIXELS_MAX, pictures, clock.clone(), metrics.clone());
         let subscription = publisher.stream().subscribe(1000, None);
         Self { publisher, subscription, taker, jobs, metrics, clock, stop: StopSource::new() }
     }
@@ -284,7 +285,7 @@ fn service(root: &Path, registry: &Registry, metrics: &Metrics) -> AutoSnapshots
         naming: Naming::StreamName,
         rate: NonZeroU64::new(5).unwrap(),
         retention: 100,
-        decode: DECODE,
+        pixels_max: PIXELS_MAX,
     };
     AutoSnapshots::start(settings, registry, Clock::real(), metrics.clone()).unwrap()
 }

@@ -1,20 +1,18 @@
-use std::time::Duration;
-
 use bytes::Bytes;
 
 use super::*;
+use crate::base::clock::Clock;
 use crate::media::h264::assemble::{UnitBuilder, UnitTimes, annex_b_pictures};
 use crate::media::picture::RgbPicture;
 use crate::media::time::Timestamp;
 use crate::services::colour;
 use crate::services::test_card::{CardEncoder, CardSettings, read_number};
 
-const SETTINGS: DecodeSettings =
-    DecodeSettings { pixels_max: 8192 * 4352, run_limit: Duration::from_secs(60) };
+const PIXELS_MAX: u64 = 8192 * 4352;
 
 fn decoder() -> (StreamDecoder, Metrics) {
     let metrics = Metrics::new();
-    (StreamDecoder::new(SETTINGS, Clock::real(), metrics.clone()), metrics)
+    (StreamDecoder::new(PIXELS_MAX, metrics.clone()), metrics)
 }
 
 /// Cards of these numbers as units with consecutive seqs from `first_seq`.
@@ -106,14 +104,10 @@ fn a_group_beyond_the_bounds_is_refused_before_decoding() {
     let gop = Gop { units: cards(&mut encoder, 0..3, 0) };
     let metrics = Metrics::new();
     // 320 × 180 is coded as 320 × 192.
-    let settings = DecodeSettings { pixels_max: 320 * 180, ..SETTINGS };
-    let mut decoder = StreamDecoder::new(settings, Clock::real(), metrics.clone());
+    let mut decoder = StreamDecoder::new(320 * 180, metrics.clone());
     let too_large = DecodeError::TooLarge { pixels: 320 * 192, pixels_max: 320 * 180 };
     assert_eq!(decoder.picture(&gop, 2).unwrap_err(), too_large);
     assert_eq!(metrics.units_decoded_total.get(), 0);
-    let clock = Clock::manual();
-    let mut decoder = StreamDecoder::new(SETTINGS, clock.clone(), metrics);
-    assert_eq!(decoder.picture_by(&gop, 2, clock.now()).unwrap_err(), DecodeError::OutOfTime);
 }
 
 /// Units of a sample in `tests/data/h264`, numbered in decoding order.
@@ -121,7 +115,7 @@ pub(crate) fn sample(name: &str) -> Vec<AccessUnit> {
     let path = format!("{}/tests/data/h264/{name}.h264", env!("CARGO_MANIFEST_DIR"));
     let stream = std::fs::read(path).unwrap();
     let arrived = Clock::manual().now();
-    let mut builder = UnitBuilder::new(SETTINGS.pixels_max);
+    let mut builder = UnitBuilder::new(PIXELS_MAX);
     let mut units = Vec::new();
     for nals in annex_b_pictures(&stream) {
         nals.iter().for_each(|nal| builder.push(nal));

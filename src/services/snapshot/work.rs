@@ -5,11 +5,11 @@ use std::time::Instant;
 
 use super::desk::Failure;
 use super::service::Shared;
-use super::{Snapshot, SnapshotError, SnapshotSettings};
+use super::{Snapshot, SnapshotError};
 use crate::hub::{Gop, Stream};
 use crate::media::picture::YuvPicture;
 use crate::services::colour;
-use crate::services::decode::{DecodeError, DecodeSettings, StreamDecoder, newest_shown};
+use crate::services::decode::{DecodeError, StreamDecoder, newest_shown};
 use crate::services::png::{self, PngText};
 use crate::services::scale::Scale;
 
@@ -32,9 +32,7 @@ impl Shared {
     }
 
     pub(super) fn decoder(&self) -> StreamDecoder {
-        let SnapshotSettings { pixels_max, limit, .. } = self.settings;
-        let settings = DecodeSettings { pixels_max, run_limit: limit };
-        StreamDecoder::new(settings, self.clock.clone(), self.metrics.clone())
+        StreamDecoder::new(self.settings.pixels_max, self.metrics.clone())
     }
 
     pub(super) fn end_decoding(
