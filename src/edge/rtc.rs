@@ -56,11 +56,14 @@ pub struct RtcSettings {
 /// Why a publication does not begin; the texts are those that clients know (protocol document, section 2.5).
 #[derive(Debug, thiserror::Error)]
 pub enum PublishRefused {
-    /// The name or the media session is taken, or there are too many streams.
+    /// The name or the media session is taken.
     #[error(transparent)]
-    Hub(#[from] PublishError),
+    Taken(PublishError),
+    /// There are too many streams.
+    #[error("Failed to add stream to proxy")]
+    TooMany(#[source] PublishError),
     /// No port for it.
-    #[error(transparent)]
+    #[error("Failed to add stream to proxy")]
     Port(#[from] PortError),
     /// The offer has no codec that we take.
     #[error("No common codecs")]
@@ -74,6 +77,15 @@ pub enum PublishRefused {
     /// The system refuses a thread or a descriptor.
     #[error("Failed to add stream to proxy")]
     System(#[source] std::io::Error),
+}
+
+impl From<PublishError> for PublishRefused {
+    fn from(error: PublishError) -> Self {
+        match error {
+            PublishError::NameInUse | PublishError::SessionInUse => Self::Taken(error),
+            PublishError::TooMany => Self::TooMany(error),
+        }
+    }
 }
 
 /// What publications are made with; clones share it.
@@ -153,10 +165,17 @@ impl RtcService {
         stop: StopToken,
     ) -> Result<(Publishing, Event), PublishRefused> {
         let refused = |refused: PublishRefused| {
+            let (name, cause) = (&request.name, root_cause(&refused));
+            match refused {
+                // What an operator can do something about.
+                PublishRefused::TooMany(_) | PublishRefused::Port(_) | PublishRefused::System(_) => {
+                    tracing::warn!("{name} is not published: {cause}");
+                }
+                _ => tracing::info!("{name} is not published: {cause}"),
+            }
             if let PublishRefused::Sdp(_) | PublishRefused::Offer(_) = refused {
                 self.0.metrics.bad_input("sdp");
             }
-            tracing::info!("{} is not published: {}", request.name, root_cause(&refused));
             refused
         };
         self.begin(&request, app_key, session_id, events, stop).map_err(refused)
@@ -363,9 +382,13 @@ mod tests {
         let refused = PublishRefused::Sdp(SdpError::NotSdp);
         assert_eq!(refused.to_string(), "Failed to add stream to proxy");
         assert_eq!(root_cause(&refused), "not a session description");
-        assert_eq!(
-            PublishRefused::from(PublishError::NameInUse).to_string(),
-            "Stream name is already in use"
-        );
+        let refused = PublishRefused::from(PortError::Exhausted);
+        assert_eq!(refused.to_string(), "Failed to add stream to proxy");
+        assert_eq!(root_cause(&refused), "every port from media_port_from to media_port_to is taken");
+        let refused = PublishRefused::from(PublishError::TooMany);
+        assert_eq!(refused.to_string(), "Failed to add stream to proxy");
+        assert_eq!(root_cause(&refused), "streams_max streams are published");
+        let refused = PublishRefused::from(PublishError::NameInUse);
+        assert_eq!(refused.to_string(), "Stream name is already in use");
     }
 }

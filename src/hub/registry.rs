@@ -13,7 +13,7 @@ use crate::base::lock::{Mutex, rank};
 use crate::base::queue::{Offer, Refused, queue};
 use crate::base::wait::Waker;
 
-/// Why a publication is refused; the texts are those that clients know (protocol document, appendix B).
+/// Why a publication is refused; the first two texts are those that clients know (protocol document, appendix B).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PublishError {
     /// Another publisher has the name.
@@ -22,8 +22,8 @@ pub enum PublishError {
     /// The media session id is taken.
     #[error("MediaSessionId is already in use")]
     SessionInUse,
-    /// `streams_max` publications exist.
-    #[error("Failed to add stream to proxy")]
+    /// As many publications exist as may be.
+    #[error("streams_max streams are published")]
     TooMany,
 }
 
