@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use super::*;
-use crate::proto::rtp::pack_h264::{PAYLOAD_BYTES_MAX, pack};
+use crate::proto::rtp::pack_h264::{PAYLOAD_BYTES_MAX, pack, packet};
 use crate::proto::rtp::rtcp::{self, RtcpPacket};
 use crate::proto::srtp::{MasterKey, Profile};
 use crate::proto::stun::{Binding, Check, Class, Role};
@@ -230,20 +230,11 @@ impl Browser {
         self.srtp.as_mut().unwrap().protect_rtp(packet).unwrap().to_vec()
     }
 
-    fn packet(kind: u8, sequence: u16, time: u32, ssrc: u32, payload: &[u8]) -> Vec<u8> {
-        let mut packet = vec![0x80, kind];
-        packet.extend_from_slice(&sequence.to_be_bytes());
-        packet.extend_from_slice(&time.to_be_bytes());
-        packet.extend_from_slice(&ssrc.to_be_bytes());
-        packet.extend_from_slice(payload);
-        packet
-    }
-
     /// The next packet of sound, encrypted.
     pub(super) fn audio(&mut self, payload: &[u8]) -> Vec<u8> {
         self.audio_sequence += 1;
         let time = u32::from(self.audio_sequence) * 960;
-        self.protect(&Self::packet(AUDIO_TYPE, self.audio_sequence, time, AUDIO_SSRC, payload))
+        self.protect(&packet(AUDIO_TYPE, false, self.audio_sequence, time, AUDIO_SSRC, payload))
     }
 
     pub(super) fn send_audio(&mut self, payload: &[u8]) {
@@ -265,9 +256,8 @@ impl Browser {
         let payloads = pack(&unit, PAYLOAD_BYTES_MAX / 4).unwrap();
         let last = payloads.len() - 1;
         for (index, payload) in payloads.iter().enumerate() {
-            let kind = if index == last { VIDEO_TYPE | 0x80 } else { VIDEO_TYPE };
             let time = number.wrapping_mul(3000).wrapping_add(u32::MAX - 90_000);
-            let packet = Self::packet(kind, self.video_sequence, time, VIDEO_SSRC, payload);
+            let packet = packet(VIDEO_TYPE, index == last, self.video_sequence, time, VIDEO_SSRC, payload);
             let datagram = self.protect(&packet);
             self.history.insert(self.video_sequence, datagram.clone());
             self.video_sequence = self.video_sequence.wrapping_add(1);
