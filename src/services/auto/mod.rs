@@ -182,6 +182,7 @@ impl Watch {
             epoch: stream.epoch(),
         };
         let mut taker = Taker::new(
+            stream.clone(),
             source,
             self.settings.rate,
             self.settings.pixels_max,

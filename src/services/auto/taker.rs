@@ -11,13 +11,14 @@ use crate::base::metrics::Metrics;
 use crate::base::queue::{Offer, Refused};
 use crate::base::stop::StopToken;
 use crate::base::tally::Tally;
-use crate::hub::Subscription;
+use crate::hub::{Stream, Subscription};
 use crate::media::picture::YuvPicture;
 use crate::media::unit::{AccessUnit, MediaUnit};
 use crate::services::decode::{DecodeError, StreamDecoder};
 
 /// Takes the first picture that can be decoded of each run of `rate` units.
 pub(super) struct Taker {
+    stream: Arc<Stream>,
     source: Arc<Source>,
     rate: NonZeroU64,
     pictures: Offer<Job>,
@@ -29,6 +30,8 @@ pub(super) struct Taker {
     pending: Vec<Arc<AccessUnit>>,
     /// The pending units lead to a picture: false before the first IDR and after an error.
     decodable: bool,
+    /// A keyframe was asked for since the last picture: a stream that cannot be decoded at all is not asked on and on.
+    asked: bool,
     /// The run that gave the last picture.
     last_run: Option<u64>,
     undecodable: Tally,
@@ -38,6 +41,7 @@ pub(super) struct Taker {
 
 impl Taker {
     pub(super) fn new(
+        stream: Arc<Stream>,
         source: Source,
         rate: NonZeroU64,
         pixels_max: u64,
@@ -46,6 +50,7 @@ impl Taker {
         metrics: Metrics,
     ) -> Self {
         Self {
+            stream,
             source: Arc::new(source),
             rate,
             pictures,
@@ -54,6 +59,7 @@ impl Taker {
             metrics,
             pending: Vec::new(),
             decodable: false,
+            asked: false,
             last_run: None,
             undecodable: Tally::new("units not decoded for automatic pictures"),
             without: Tally::new("automatic pictures without a frame"),
@@ -99,6 +105,7 @@ impl Taker {
                 self.metrics.auto_pictures_total.with_label_values(&["skipped"]).inc_by(missed);
                 self.without.add(self.clock.now(), missed, || self.source.stream_name.to_string());
                 self.last_run = Some(run);
+                self.asked = false;
                 self.hand_on(picture);
             }
             // Only a stop ends a decoding run early.
@@ -106,6 +113,9 @@ impl Taker {
             Err(error) => {
                 // The next IDR stands in: trying each unit in between would decode the group again and again.
                 self.decodable = false;
+                if !std::mem::replace(&mut self.asked, true) {
+                    self.stream.request_keyframe();
+                }
                 self.metrics.auto_pictures_total.with_label_values(&["failed"]).inc();
                 let name = &self.source.stream_name;
                 self.undecodable.add(self.clock.now(), 1, || format!("{name}: {error}"));

@@ -9,7 +9,7 @@ use crossbeam_channel::Receiver;
 
 use super::*;
 use crate::base::id::{MediaSessionId, StreamName};
-use crate::hub::{EndReason, GopLimits, Publication, Publisher, SourceProtocol, Subscription};
+use crate::hub::{Bell, EndReason, GopLimits, Publication, Publisher, SourceProtocol, Subscription};
 use crate::media::unit::{AccessUnit, MediaUnit};
 use crate::services::test_card::{CardEncoder, CardSettings, push_cards, read_number};
 
@@ -20,6 +20,10 @@ fn cards(keyframe_interval: u32) -> CardEncoder {
 }
 
 fn publish(registry: &Registry, name: &str, session: &str) -> Publisher {
+    publish_with(registry, name, session, None)
+}
+
+fn publish_with(registry: &Registry, name: &str, session: &str, bell: Option<Bell>) -> Publisher {
     let publication = Publication {
         name: StreamName::new(name).unwrap(),
         media_session_id: MediaSessionId::new(session).unwrap(),
@@ -37,7 +41,7 @@ fn publish(registry: &Registry, name: &str, session: &str) -> Publisher {
         cvo_extension: false,
         custom: serde_json::Value::Null,
     };
-    registry.publish(publication, None).unwrap()
+    registry.publish(publication, bell).unwrap()
 }
 
 fn number_of(png: &[u8]) -> u32 {
@@ -73,6 +77,7 @@ fn wait_for(what: &str, mut condition: impl FnMut() -> bool) {
 /// A stream, a taker of it without a thread, and the queue that it fills.
 struct Bench {
     publisher: Publisher,
+    rung: Receiver<()>,
     subscription: Subscription,
     taker: Taker,
     jobs: Receiver<Job>,
@@ -85,13 +90,22 @@ impl Bench {
     fn new(rate: u64, queue_size: usize) -> Self {
         let (metrics, clock) = (Metrics::new(), Clock::manual());
         let registry = Registry::new(GopLimits { units: 600, bytes: 1 << 24 }, 9);
-        let publisher = publish(&registry, "cam", "m");
+        let (bell, rung) = Bell::new(None);
+        let publisher = publish_with(&registry, "cam", "m", Some(bell));
         let (pictures, jobs) = queue(queue_size, None);
         let rate = NonZeroU64::new(rate).unwrap();
-        let taker =
-            Taker::new(source("cam", "cam"), rate, PIXELS_MAX, pictures, clock.clone(), metrics.clone());
+        let stream = publisher.stream().clone();
+        let taker = Taker::new(
+            stream,
+            source("cam", "cam"),
+            rate,
+            PIXELS_MAX,
+            pictures,
+            clock.clone(),
+            metrics.clone(),
+        );
         let subscription = publisher.stream().subscribe(1000, None);
-        Self { publisher, subscription, taker, jobs, metrics, clock, stop: StopSource::new() }
+        Self { publisher, rung, subscription, taker, jobs, metrics, clock, stop: StopSource::new() }
     }
 
     fn push(&mut self, cards: &mut CardEncoder, numbers: std::ops::Range<u32>) {
@@ -181,7 +195,10 @@ fn a_damaged_unit_gives_no_picture_and_its_group_is_not_tried_again() {
     let mut data = unit.data.to_vec();
     data[8..].fill(0xff);
     bench.publisher.push_video(AccessUnit { data: Bytes::from(data), ..unit });
-    bench.push(&mut cards, 4..13);
+    assert!(bench.rung.try_recv().is_err());
+    bench.push(&mut cards, 4..10);
+    assert!(bench.rung.try_recv().is_ok(), "a keyframe is asked for");
+    bench.push(&mut cards, 10..13);
     assert_eq!(bench.frames(), [0, 10, 12]);
     assert_eq!(bench.counted("failed"), 1);
     assert_eq!(bench.decoded(), 1 + 3 + 1 + 2, "0; 1 to 3; 10; 11 and 12");
