@@ -1,6 +1,8 @@
 //! H.264 into RTP payloads (RFC 6184, packetization mode 1): single NAL unit packets, FU-A for large ones, and the
 //! parameter sets in a STAP-A before an IDR picture.
 
+use webrtc_util::marshal::Marshal as _;
+
 use crate::media::h264::framing::{FramingError, avcc_units};
 use crate::media::track::VideoCodec;
 use crate::media::unit::AccessUnit;
@@ -93,11 +95,17 @@ pub fn packet(
     ssrc: u32,
     payload: &[u8],
 ) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(super::header::HEADER_BYTES + payload.len());
-    bytes.extend_from_slice(&[0x80, u8::from(marker) << 7 | payload_type & 0x7F]);
-    bytes.extend_from_slice(&sequence.to_be_bytes());
-    bytes.extend_from_slice(&timestamp.to_be_bytes());
-    bytes.extend_from_slice(&ssrc.to_be_bytes());
+    let header = ::rtp::header::Header {
+        version: 2,
+        marker,
+        payload_type: payload_type & 0x7F,
+        sequence_number: sequence,
+        timestamp,
+        ssrc,
+        ..::rtp::header::Header::default()
+    };
+    // Only header extensions could be wrong, of which there are none.
+    let mut bytes = header.marshal().unwrap_or_default().to_vec();
     bytes.extend_from_slice(payload);
     bytes
 }
