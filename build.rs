@@ -7,7 +7,7 @@ fn main() {
     println!("cargo:rerun-if-env-changed=OPENH264_NO_ASM");
     println!("cargo:rerun-if-env-changed=PATH");
     let assembly = if decoder_has_assembly() { "yes" } else { "no" };
-    println!("cargo:rustc-env=STILLCAST_DECODER_ASSEMBLY={assembly}");
+    println!("cargo:rustc-env=DECODER_HAS_ASSEMBLY={assembly}");
 }
 
 /// The rule of the `openh264-sys2` build: `nasm` on x86 when it runs, the C compiler itself on ARM, none elsewhere.

@@ -91,7 +91,7 @@ impl From<SpsRefusal> for DecodeError {
 /// Whether the decoder was built with assembly, which halves its time: on x86 that takes `nasm` at build time.
 #[must_use]
 pub fn decoder_has_assembly() -> bool {
-    env!("STILLCAST_DECODER_ASSEMBLY") == "yes"
+    env!("DECODER_HAS_ASSEMBLY") == "yes"
 }
 
 /// The unit whose picture is shown last: the newest one, except in a stream with B-frames, where it is the one of the
