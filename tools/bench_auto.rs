@@ -141,21 +141,10 @@ fn read(stream: &[u8], clock: &Clock) -> Result<Vec<AccessUnit>, Failure> {
 }
 
 fn publication(clock: &Clock) -> Result<Publication, Failure> {
-    Ok(Publication {
-        name: StreamName::new("bench")?,
-        media_session_id: MediaSessionId::new("bench")?,
-        protocol: SourceProtocol::TestCard,
-        app_key: String::new(),
-        session_id: String::new(),
-        created: clock.wall(),
-        has_video: true,
-        has_audio: false,
-        video_codec: "H264".into(),
-        audio_codec: String::new(),
-        record: false,
-        sdp: String::new(),
-        bitrates_kbps: [0; 3],
-        cvo_extension: false,
-        custom: serde_json::Value::Null,
-    })
+    Ok(Publication::new(
+        StreamName::new("bench")?,
+        MediaSessionId::new("bench")?,
+        SourceProtocol::TestCard,
+        clock.wall(),
+    ))
 }

@@ -338,23 +338,12 @@ impl Feed {
 
 fn publish(registry: &Registry) -> Result<Publisher> {
     let id = random_id();
-    let publication = Publication {
-        name: StreamName::new(&id)?,
-        media_session_id: MediaSessionId::new(&id)?,
-        protocol: SourceProtocol::TestCard,
-        app_key: String::new(),
-        session_id: String::new(),
-        created: Clock::real().wall(),
-        has_video: true,
-        has_audio: false,
-        video_codec: "H264".into(),
-        audio_codec: String::new(),
-        record: false,
-        sdp: String::new(),
-        bitrates_kbps: [0; 3],
-        cvo_extension: false,
-        custom: serde_json::Value::Null,
-    };
+    let publication = Publication::new(
+        StreamName::new(&id)?,
+        MediaSessionId::new(&id)?,
+        SourceProtocol::TestCard,
+        Clock::real().wall(),
+    );
     Ok(registry.publish(publication, None)?)
 }
 

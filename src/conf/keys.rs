@@ -167,6 +167,38 @@ keys! {
         /// Streams that may wait for a decoder; requests for more are refused at once.
         "snapshot_queue_max" = "32" => snapshot_queue_max: u64, Whole { from: 1, to: 10_000 };
     }
+    "RTMP" {
+        /// Encoders publish here, and players take streams: rtmp://host:1935/live/<name>.
+        "rtmp.port" = "1935" => rtmp_port: Option<u16>, ListenPort;
+        /// The same over TLS (rtmps://). Closed unless a port is named.
+        "rtmps.port" = "" => rtmps_port: Option<u16>, ListenPort;
+    }
+    "RTSP" {
+        /// Encoders publish here, and players take streams: rtsp://host:8554/<name>. The customary 554 needs a privilege.
+        "rtsp.port" = "8554" => rtsp_port: Option<u16>, ListenPort;
+        /// Whether a camera's media comes through its RTSP connection. `false` asks for UDP, and falls back to the
+        /// connection when nothing arrives.
+        "rtsp_interleaved_mode" = "true" => rtsp_interleaved_mode: bool, Switch;
+        /// Channels to ask for inside that connection: audio, then video, as in 2-3;0-1. Empty: numbered as they are
+        /// set up.
+        "rtsp_interleaved_channels" = "" => rtsp_interleaved_channels: String, Line;
+        /// Local address from which cameras are connected to. Empty: the system chooses.
+        "rtsp_client_address" = "" => rtsp_client_address: Vec<IpAddr>, Addresses;
+    }
+    "Pulled sources" {
+        /// Hosts and networks from which streams may be pulled although they are loopback, private or link-local: names,
+        /// addresses, 192.168.7.0/24. All other such addresses are refused. When it names anything, public addresses
+        /// stay allowed.
+        "pull_allow" = "" => pull_allow: Vec<String>, Words;
+        /// Hosts and networks from which nothing is pulled, whatever else is allowed.
+        "pull_deny" = "" => pull_deny: Vec<String>, Words;
+        /// Sources that may be pulled at once.
+        "pulls_max" = "100" => pulls_max: u64, Whole { from: 0, to: 100_000 };
+        /// A source that was pulled for viewers is let go when nobody has watched for so long. One started by REST stays.
+        "pull_idle_ms" = "30000" => pull_idle: Duration, Milliseconds { from: 100, to: 86_400_000 };
+        /// How long a source may take to answer: the connection, and each reply.
+        "pull_answer_ms" = "10000" => pull_answer: Duration, Milliseconds { from: 100, to: 600_000 };
+    }
     "Automatic snapshots" {
         /// Whether pictures of every published stream are written to files.
         "snapshot_auto_enabled" = "false" => snapshot_auto_enabled: bool, Switch;
@@ -265,14 +297,9 @@ pub static NOT_SERVED: &[&str] = &[
     "rest_max_connections",
     "rest_request_timeout",
     "rtmfp.port",
-    "rtmp.port",
     "rtmp_transponder_full_url",
     "rtmp_transponder_stream_name_prefix",
     "rtp_bundle",
-    "rtsp.port",
-    "rtsp_client_address",
-    "rtsp_interleaved_channels",
-    "rtsp_interleaved_mode",
     "stream_record_policy",
     "stream_record_policy_template",
     "streaming_sessions_keep_alive_app_keys",

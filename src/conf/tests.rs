@@ -97,11 +97,11 @@ fn an_unknown_variable_of_ours_is_warned_about() {
 
 #[test]
 fn known_keys_that_are_not_served_are_told_in_one_line() {
-    let loaded = loaded("rtmp.port=1935\nwss.keystore.file=wss.jks\n");
+    let loaded = loaded("domain=example.org\nwss.keystore.file=wss.jks\n");
     assert_eq!(
         loaded.warnings,
         [
-            "known keys that have no effect in this version: rtmp.port (a.properties:1), wss.keystore.file (a.properties:2)"
+            "known keys that have no effect in this version: domain (a.properties:1), wss.keystore.file (a.properties:2)"
         ]
     );
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::GroupSpan;
-use crate::media::unit::AccessUnit;
+use crate::media::unit::{AccessUnit, AudioFrame};
 
 /// Bounds of one stream's cache.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,10 +29,16 @@ impl Gop {
     }
 }
 
+/// Frames of sound that are kept for each picture that may be kept: at 25 pictures a second 20 ms frames are two, and
+/// encoders for calls make frames of 10 ms.
+const AUDIO_FRAMES_PER_UNIT: usize = 4;
+
 #[derive(Debug)]
 pub(super) struct GopCache {
     limits: GopLimits,
     units: Vec<Arc<AccessUnit>>,
+    /// What was heard since the IDR, for consumers that play from there.
+    audio: Vec<Arc<AudioFrame>>,
     bytes: usize,
     /// Nothing can be decoded before the next IDR: none came yet, one was lost, or the group outgrew its bounds.
     broken: bool,
@@ -40,7 +46,7 @@ pub(super) struct GopCache {
 
 impl GopCache {
     pub(super) fn new(limits: GopLimits) -> Self {
-        Self { limits, units: Vec::new(), bytes: 0, broken: true }
+        Self { limits, units: Vec::new(), audio: Vec::new(), bytes: 0, broken: true }
     }
 
     /// Takes the next unit; returns whether it can be decoded with what is cached.
@@ -62,6 +68,18 @@ impl GopCache {
         true
     }
 
+    /// Takes the next frame of sound. What does not fit within the bounds is not kept: pictures go on without it.
+    pub(super) fn push_audio(&mut self, frame: Arc<AudioFrame>) {
+        let bytes = self.bytes + frame.data.len();
+        if !self.broken
+            && self.audio.len() < self.limits.units * AUDIO_FRAMES_PER_UNIT
+            && bytes <= self.limits.bytes
+        {
+            self.bytes = bytes;
+            self.audio.push(frame);
+        }
+    }
+
     /// Forgets everything up to the next IDR.
     pub(super) fn mark_broken(&mut self) {
         self.clear();
@@ -71,11 +89,16 @@ impl GopCache {
     fn clear(&mut self) {
         // Give the room of a long group back: the next may be short.
         self.units = Vec::with_capacity(self.units.len().min(64));
+        self.audio = Vec::new();
         self.bytes = 0;
     }
 
     pub(super) fn copy(&self) -> Gop {
         Gop { units: self.units.clone() }
+    }
+
+    pub(super) fn copy_audio(&self) -> Vec<Arc<AudioFrame>> {
+        self.audio.clone()
     }
 
     pub(super) fn newest(&self) -> Option<&Arc<AccessUnit>> {

@@ -19,11 +19,11 @@ pub struct Publication {
     pub session_id: String,
     /// When it was asked for, by the wall clock.
     pub created: SystemTime,
-    /// A video track was negotiated.
+    /// A video track was negotiated, or is expected: what really comes is told by [`super::StreamFacts`].
     pub has_video: bool,
-    /// An audio track was negotiated.
+    /// Likewise for audio.
     pub has_audio: bool,
-    /// Codec names as negotiated ("H264", "opus"); empty where there is no such track.
+    /// Codec names as negotiated ("H264", "opus"); empty where there is no such track, or nothing was negotiated.
     pub video_codec: String,
     /// Likewise for audio.
     pub audio_codec: String,
@@ -39,11 +39,48 @@ pub struct Publication {
     pub custom: serde_json::Value,
 }
 
+impl Publication {
+    /// A publication of video in the default application, of which nothing more is known yet.
+    #[must_use]
+    pub fn new(
+        name: StreamName,
+        media_session_id: MediaSessionId,
+        protocol: SourceProtocol,
+        created: SystemTime,
+    ) -> Self {
+        Self {
+            name,
+            media_session_id,
+            protocol,
+            app_key: "defaultApp".into(),
+            session_id: String::new(),
+            created,
+            has_video: true,
+            has_audio: false,
+            video_codec: String::new(),
+            audio_codec: String::new(),
+            record: false,
+            sdp: String::new(),
+            bitrates_kbps: [0; 3],
+            cvo_extension: false,
+            custom: serde_json::Value::Null,
+        }
+    }
+}
+
 /// How a stream reaches us.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum SourceProtocol {
     /// A browser or another WebRTC peer.
     WebRtc,
+    /// An encoder that publishes by RTMP.
+    Rtmp,
+    /// Another server from which we pull by RTMP.
+    RtmpPull,
+    /// An encoder that publishes by RTSP (`ANNOUNCE`, `RECORD`).
+    Rtsp,
+    /// A camera or server from which we pull by RTSP.
+    RtspPull,
     /// The test card made in this process.
     TestCard,
 }
@@ -54,6 +91,9 @@ impl SourceProtocol {
     pub fn media_provider(self) -> &'static str {
         match self {
             Self::WebRtc => "WebRTC",
+            // The name that clients know RTMP by.
+            Self::Rtmp | Self::RtmpPull => "Flash",
+            Self::Rtsp | Self::RtspPull => "RTSP",
             Self::TestCard => "TestCard",
         }
     }
@@ -63,6 +103,7 @@ impl SourceProtocol {
     pub fn transport(self) -> &'static str {
         match self {
             Self::WebRtc => "UDP",
+            Self::Rtmp | Self::RtmpPull | Self::Rtsp | Self::RtspPull => "TCP",
             Self::TestCard => "LOCAL",
         }
     }
@@ -106,6 +147,9 @@ pub enum EndReason {
     /// No RTP for as long as `rtp_activity_detecting` allows.
     #[error("Failed by RTP activity")]
     RtpActivity,
+    /// A source from which we pull went away, or was let go (protocol document, section 7.1).
+    #[error("RtspAgent shutdown")]
+    SourceGone,
     /// The server stops.
     #[error("Requested stream shutdown")]
     Shutdown,
@@ -119,5 +163,23 @@ impl EndReason {
     #[must_use]
     pub fn is_orderly(&self) -> bool {
         matches!(self, Self::ByUser | Self::SessionDisconnect | Self::Terminated)
+    }
+
+    /// The reason as a label of a count.
+    #[must_use]
+    pub fn label(&self) -> &'static str {
+        match self {
+            Self::ByUser => "user",
+            Self::SessionDisconnect => "disconnect",
+            Self::Terminated => "terminated",
+            Self::IceTimeout => "ice_timeout",
+            Self::IceConsentLost => "ice_consent",
+            Self::Dtls => "dtls",
+            Self::DtlsFingerprint => "dtls_fingerprint",
+            Self::RtpActivity => "rtp_activity",
+            Self::SourceGone => "source_gone",
+            Self::Shutdown => "shutdown",
+            Self::Internal => "internal",
+        }
     }
 }

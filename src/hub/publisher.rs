@@ -1,4 +1,4 @@
-//! The publisher's end of a stream: a guard whose drop ends it, and the bell that asks for a keyframe.
+//! The publisher's end of a stream: a guard whose drop ends it, and the bell by which others ask something of it.
 
 use std::sync::Arc;
 
@@ -10,20 +10,35 @@ use crate::base::wait::Waker;
 use crate::media::track::AudioParams;
 use crate::media::unit::{AccessUnit, AudioFrame};
 
-/// Asks a publisher for a keyframe. It holds one ring: a bell that rings already has been heard by nobody yet.
+/// Asks something of a publisher's thread: a keyframe, or to end ([`Publisher::asked_to_end`]). It holds one ring: a bell
+/// that rings already has been heard by nobody yet.
 #[derive(Clone, Debug)]
-pub struct Bell(Offer<()>);
+pub struct Bell {
+    ring: Offer<()>,
+    makes_keyframes: bool,
+}
 
 impl Bell {
-    /// A bell, and the queue in which the publisher hears it; `waker` wakes the publisher's thread.
+    /// The bell of a publisher that can make keyframes, and the queue in which it hears it; `waker` wakes its thread.
     #[must_use]
     pub fn new(waker: Option<Waker>) -> (Self, Receiver<()>) {
-        let (offer, receiver) = queue(1, waker);
-        (Self(offer), receiver)
+        let (ring, receiver) = queue(1, waker);
+        (Self { ring, makes_keyframes: true }, receiver)
+    }
+
+    /// The bell of a publisher that cannot make keyframes: it is only rung to end it.
+    #[must_use]
+    pub fn without_keyframes(waker: Option<Waker>) -> (Self, Receiver<()>) {
+        let (bell, receiver) = Self::new(waker);
+        (Self { makes_keyframes: false, ..bell }, receiver)
+    }
+
+    pub(super) fn makes_keyframes(&self) -> bool {
+        self.makes_keyframes
     }
 
     pub(super) fn ring(&self) {
-        let _ = self.0.offer(());
+        let _ = self.ring.offer(());
     }
 }
 
@@ -64,6 +79,18 @@ impl Publisher {
     /// Tells the audio parameters before the first frame came.
     pub fn set_audio_params(&self, params: Arc<AudioParams>) {
         self.stream.set_audio_params(params);
+    }
+
+    /// Tells which tracks to expect, once that is known: until a unit of a track came, nothing else tells that it exists.
+    pub fn expect_tracks(&self, video: bool, audio: bool) {
+        self.stream.expect_tracks(video, audio);
+    }
+
+    /// Whether somebody asked this publication to end, and why. The publisher's thread looks here when its bell rang, says
+    /// goodbye to its sender, and ends with that reason.
+    #[must_use]
+    pub fn asked_to_end(&self) -> Option<EndReason> {
+        self.stream.asked_to_end()
     }
 
     /// Something was lost on the way: nothing can be decoded before the next IDR, and nothing is served until then.

@@ -28,6 +28,8 @@ pub struct Stream {
 struct State {
     status: StreamStatus,
     end: Option<EndReason>,
+    asked_to_end: Option<EndReason>,
+    expected: (bool, bool),
     next_seq: u64,
     video: Option<Arc<VideoParams>>,
     audio: Option<Arc<AudioParams>>,
@@ -68,7 +70,8 @@ pub struct StreamFacts {
     pub video: Option<Arc<VideoParams>>,
     /// Audio parameters in force.
     pub audio: Option<Arc<AudioParams>>,
-    /// When the newest video unit reached us, whether it can be decoded or not.
+    /// When the newest video unit reached us, whether it can be decoded or not; of a stream without video, the newest
+    /// frame of sound.
     pub newest_arrival: Option<Instant>,
     /// Video units so far.
     pub units: u64,
@@ -80,6 +83,10 @@ pub struct StreamFacts {
     pub video_bytes: u64,
     /// Likewise.
     pub audio_bytes: u64,
+    /// There is a video track, or one is expected.
+    pub has_video: bool,
+    /// Likewise audio.
+    pub has_audio: bool,
     /// Times that something was lost on the way in.
     pub gaps: u64,
     /// Consumers now.
@@ -90,11 +97,27 @@ pub struct StreamFacts {
     pub video_muted: bool,
 }
 
+impl StreamFacts {
+    /// The codec of the video as it comes ("H264"); empty before the first unit.
+    #[must_use]
+    pub fn video_codec(&self) -> &'static str {
+        self.video.as_ref().map_or("", |params| params.codec.name())
+    }
+
+    /// Likewise of the audio ("opus").
+    #[must_use]
+    pub fn audio_codec(&self) -> &'static str {
+        self.audio.as_ref().map_or("", |params| params.codec.name())
+    }
+}
+
 impl Stream {
     pub(super) fn new(publication: Publication, epoch: u64, limits: GopLimits, bell: Option<Bell>) -> Self {
         let state = State {
             status: StreamStatus::Pending,
             end: None,
+            asked_to_end: None,
+            expected: (publication.has_video, publication.has_audio),
             next_seq: 0,
             video: None,
             audio: None,
@@ -142,6 +165,8 @@ impl Stream {
             gop_bytes: state.gop.bytes(),
             video_bytes: self.video_bytes.load(Ordering::Relaxed),
             audio_bytes: self.audio_bytes.load(Ordering::Relaxed),
+            has_video: state.expected.0 || state.video.is_some(),
+            has_audio: state.expected.1 || state.audio.is_some(),
             gaps: state.gaps,
             subscribers: state.subscribers.len(),
             audio_muted: state.audio_muted,
@@ -182,9 +207,32 @@ impl Stream {
 
     /// Asks the publisher for a keyframe, if it can make one. Publishers limit how often they pass this on.
     pub fn request_keyframe(&self) {
+        if let Some(bell) = self.bell.as_ref().filter(|bell| bell.makes_keyframes()) {
+            bell.ring();
+        }
+    }
+
+    /// Whether the publisher makes keyframes when asked; the others send them when they please.
+    #[must_use]
+    pub fn makes_keyframes(&self) -> bool {
+        self.bell.as_ref().is_some_and(Bell::makes_keyframes)
+    }
+
+    /// Asks the publisher to end its publication, for instance because an operator wishes so. The first reason counts. It ends
+    /// a moment later, on the publisher's own thread; one without a bell cannot be asked.
+    pub fn ask_to_end(&self, reason: EndReason) {
+        self.state.lock().asked_to_end.get_or_insert(reason);
         if let Some(bell) = &self.bell {
             bell.ring();
         }
+    }
+
+    pub(super) fn asked_to_end(&self) -> Option<EndReason> {
+        self.state.lock().asked_to_end.clone()
+    }
+
+    pub(super) fn expect_tracks(&self, video: bool, audio: bool) {
+        self.state.lock().expected = (video, audio);
     }
 
     /// Joins: the group of pictures so far, and a queue of `capacity` for everything after it. A consumer that lets its queue
@@ -193,12 +241,14 @@ impl Stream {
     pub fn subscribe(&self, capacity: usize, waker: Option<Waker>) -> Subscription {
         let (offer, receiver) = queue(capacity, waker);
         let mut state = self.state.lock();
-        let backlog = state.gop.copy();
-        let (subscriber, live) = Subscriber::pair(offer, receiver, backlog.units.is_empty());
+        let (backlog, backlog_audio) = (state.gop.copy(), state.gop.copy_audio());
+        // Of a stream without video there is nothing to wait for.
+        let waits = backlog.units.is_empty() && (state.expected.0 || state.video.is_some());
+        let (subscriber, live) = Subscriber::pair(offer, receiver, waits);
         if state.end.is_none() {
             state.subscribers.push(subscriber);
         }
-        Subscription { backlog, live }
+        Subscription { backlog, backlog_audio, live }
     }
 
     /// What the publisher says of its microphone and camera; `None` leaves as it is.
@@ -245,10 +295,17 @@ impl Stream {
         self.audio_bytes.fetch_add(frame.data.len() as u64, Ordering::Relaxed);
         let mut state = self.state.lock();
         state.audio = Some(frame.params.clone());
-        if !state.subscribers.is_empty() {
-            let frame = MediaUnit::Audio(Arc::new(frame));
-            state.subscribers.retain_mut(|subscriber| subscriber.hand(&frame));
+        if state.video.is_none() {
+            state.newest_arrival = Some(frame.arrived);
         }
+        let frame = Arc::new(frame);
+        state.gop.push_audio(frame.clone());
+        // Without video there is no keyframe to wait for: a slow consumer then loses single frames.
+        let waits = state.expected.0 || state.video.is_some();
+        let frame = MediaUnit::Audio(frame);
+        state
+            .subscribers
+            .retain_mut(|subscriber| subscriber.hand(&frame) && (waits || subscriber.catch_up()));
     }
 
     pub(super) fn mark_gap(&self) {
@@ -269,6 +326,8 @@ impl Stream {
 
 #[cfg(test)]
 pub(crate) mod tests {
+    use std::num::NonZeroU32;
+
     use bytes::Bytes;
 
     use super::*;
@@ -277,26 +336,20 @@ pub(crate) mod tests {
     use crate::hub::Live;
     use crate::hub::{Registry, SourceProtocol};
     use crate::media::time::Timestamp;
-    use crate::media::track::{Colour, Rotation, VideoCodec};
+    use crate::media::track::{AudioCodec, Colour, Rotation, VideoCodec};
 
     /// A publication for tests.
     pub(crate) fn publication(name: &str, session: &str) -> Publication {
         Publication {
-            name: StreamName::new(name).unwrap(),
-            media_session_id: MediaSessionId::new(session).unwrap(),
-            protocol: SourceProtocol::WebRtc,
-            app_key: "defaultApp".into(),
             session_id: "c1".into(),
-            created: Clock::manual().wall(),
-            has_video: true,
             has_audio: true,
-            video_codec: "H264".into(),
             audio_codec: "opus".into(),
-            record: false,
-            sdp: String::new(),
-            bitrates_kbps: [0; 3],
-            cvo_extension: false,
-            custom: serde_json::Value::Null,
+            ..Publication::new(
+                StreamName::new(name).unwrap(),
+                MediaSessionId::new(session).unwrap(),
+                SourceProtocol::WebRtc,
+                Clock::manual().wall(),
+            )
         }
     }
 
@@ -386,6 +439,62 @@ pub(crate) mod tests {
         publisher.push_video(access_unit(true, 1));
         assert_eq!(publisher.stream().newest().unwrap().seq, 2);
         assert!(rung.try_recv().is_err());
+    }
+
+    fn audio_frame() -> AudioFrame {
+        let params = AudioParams {
+            codec: AudioCodec::Opus,
+            sample_rate: NonZeroU32::new(48_000).unwrap(),
+            channels: 2,
+        };
+        AudioFrame {
+            arrived: Clock::manual().now(),
+            pts: Timestamp::video(0),
+            params: Arc::new(params),
+            data: Bytes::from_static(&[0]),
+        }
+    }
+
+    #[test]
+    fn whoever_joins_late_gets_the_sound_of_the_group_as_well() {
+        let registry = registry();
+        let publisher = registry.publish(publication("a", "m"), None).unwrap();
+        publisher.push_audio(audio_frame());
+        publisher.push_video(access_unit(true, 1));
+        publisher.push_audio(audio_frame());
+        let subscription = publisher.stream().subscribe(8, None);
+        assert_eq!(subscription.backlog_audio.len(), 1, "what came before the keyframe is old");
+        let kinds: Vec<_> =
+            subscription.backlog_units().map(|unit| matches!(unit, MediaUnit::Video(_))).collect();
+        assert_eq!(kinds, [true, false]);
+    }
+
+    #[test]
+    fn a_stream_of_sound_alone_is_heard_at_once_and_after_an_overrun() {
+        let registry = registry();
+        let publisher = registry.publish(publication("a", "m"), None).unwrap();
+        publisher.expect_tracks(false, true);
+        let subscription = publisher.stream().subscribe(2, None);
+        for _ in 0..3 {
+            publisher.push_audio(audio_frame());
+        }
+        assert_eq!(seqs(&subscription.live).len(), 2);
+        publisher.push_audio(audio_frame());
+        assert_eq!((seqs(&subscription.live).len(), subscription.live.missed()), (1, 1));
+        assert!(!publisher.stream().facts().has_video);
+    }
+
+    #[test]
+    fn a_publisher_hears_that_it_shall_end_and_only_some_are_asked_for_keyframes() {
+        let registry = registry();
+        let (bell, rung) = Bell::without_keyframes(None);
+        let publisher = registry.publish(publication("a", "m"), Some(bell)).unwrap();
+        publisher.stream().request_keyframe();
+        assert!(rung.try_recv().is_err() && publisher.asked_to_end().is_none());
+        publisher.stream().ask_to_end(EndReason::Terminated);
+        publisher.stream().ask_to_end(EndReason::Shutdown);
+        assert!(rung.try_recv().is_ok());
+        assert_eq!(publisher.asked_to_end(), Some(EndReason::Terminated));
     }
 
     #[test]

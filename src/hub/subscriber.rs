@@ -7,7 +7,7 @@ use crossbeam_channel::Receiver;
 
 use super::Gop;
 use crate::base::queue::{Offer, Refused};
-use crate::media::unit::MediaUnit;
+use crate::media::unit::{AudioFrame, MediaUnit};
 
 /// What a consumer is given when it subscribes: no unit is missing between `backlog` and `live`, and none is there twice.
 /// Dropping it unsubscribes.
@@ -15,8 +15,29 @@ use crate::media::unit::MediaUnit;
 pub struct Subscription {
     /// The group of pictures at the moment of joining.
     pub backlog: Gop,
+    /// The sound that came since its first unit.
+    pub backlog_audio: Vec<Arc<AudioFrame>>,
     /// Everything after it.
     pub live: Live,
+}
+
+impl Subscription {
+    /// Pictures and sound of the backlog in the order in which they came.
+    pub fn backlog_units(&self) -> impl Iterator<Item = MediaUnit> + '_ {
+        let mut video = self.backlog.units.iter().peekable();
+        let mut audio = self.backlog_audio.iter().peekable();
+        std::iter::from_fn(move || {
+            let next_is_audio = match (video.peek(), audio.peek()) {
+                (Some(unit), Some(frame)) => frame.arrived < unit.arrived,
+                (_, frame) => frame.is_some(),
+            };
+            if next_is_audio {
+                audio.next().cloned().map(MediaUnit::Audio)
+            } else {
+                video.next().cloned().map(MediaUnit::Video)
+            }
+        })
+    }
 }
 
 /// The live queue of one consumer. It disconnects when the stream ends.
@@ -77,6 +98,12 @@ impl Subscriber {
             }
             Err(Refused::Closed(_)) => false,
         }
+    }
+
+    /// There is nothing to wait for; says that the subscriber goes on.
+    pub(super) fn catch_up(&mut self) -> bool {
+        self.lagging = false;
+        true
     }
 
     /// The publisher lost a unit: whatever comes before the next keyframe cannot be decoded by anyone.

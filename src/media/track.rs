@@ -31,6 +31,8 @@ pub enum VideoCodec {
         /// Picture parameter sets in force.
         pps: Vec<Bytes>,
     },
+    /// RFC 6386. Nothing is needed beside the frames: a keyframe says all.
+    Vp8,
 }
 
 impl VideoCodec {
@@ -39,6 +41,16 @@ impl VideoCodec {
     pub fn name(&self) -> &'static str {
         match self {
             Self::H264 { .. } => "H264",
+            Self::Vp8 => "VP8",
+        }
+    }
+
+    /// The sequence and picture parameter sets of an H.264 track; `None` of any other.
+    #[must_use]
+    pub fn h264_sets(&self) -> Option<(&[Bytes], &[Bytes])> {
+        match self {
+            Self::H264 { sps, pps } => Some((sps, pps)),
+            Self::Vp8 => None,
         }
     }
 }
@@ -133,14 +145,26 @@ pub struct AudioParams {
 pub enum AudioCodec {
     /// RFC 6716; one RTP packet is one frame packet (RFC 7587).
     Opus,
+    /// ISO/IEC 14496-3; one frame is one raw data block, without ADTS.
+    Aac {
+        /// `AudioSpecificConfig` (ISO/IEC 14496-3 section 1.6.2.1).
+        config: Bytes,
+    },
+    /// ITU-T G.711 with A-law; any number of samples is a frame.
+    Pcma,
+    /// ITU-T G.711 with µ-law; any number of samples is a frame.
+    Pcmu,
 }
 
 impl AudioCodec {
-    /// The name used in signalling and REST ("opus").
+    /// The name used in signalling, REST and the key `codecs` (protocol document, sections 9.3 and 11.2).
     #[must_use]
     pub fn name(&self) -> &'static str {
         match self {
             Self::Opus => "opus",
+            Self::Aac { .. } => "mpeg4-generic",
+            Self::Pcma => "alaw",
+            Self::Pcmu => "ulaw",
         }
     }
 }

@@ -253,8 +253,8 @@ impl StreamDecoder {
         }
         if !running.params.same_coding(&unit.params) {
             // Picture parameter sets may come and change at any unit (H.264 7.4.1.2.1); all else only at an IDR.
-            let VideoCodec::H264 { sps, .. } = &running.params.codec;
-            let VideoCodec::H264 { sps: of_unit, pps } = &unit.params.codec;
+            let sets = (running.params.codec.h264_sets(), unit.params.codec.h264_sets());
+            let (Some((sps, _)), Some((of_unit, pps))) = sets else { return Err(DecodeError::Gap) };
             if sps != of_unit {
                 return Err(DecodeError::Gap);
             }
@@ -268,7 +268,9 @@ impl StreamDecoder {
 
     /// A decoder that has been told the parameter sets of an IDR.
     fn start(&self, unit: &AccessUnit) -> Result<Running, DecodeError> {
-        let VideoCodec::H264 { sps, pps } = &unit.params.codec;
+        let VideoCodec::H264 { sps, pps } = &unit.params.codec else {
+            return Err(DecodeError::Unsupported(unit.params.codec.name()));
+        };
         if sps.is_empty() || pps.is_empty() {
             return Err(DecodeError::Parameters);
         }

@@ -120,21 +120,13 @@ fn a_password_from_the_configuration_is_asked_for() {
 
 fn silent_stream(server: &Server) -> stillcast::hub::Publisher {
     let publication = Publication {
-        name: StreamName::new("silent").unwrap(),
-        media_session_id: MediaSessionId::new("m-silent").unwrap(),
-        protocol: SourceProtocol::TestCard,
-        app_key: "defaultApp".into(),
         session_id: "c1".into(),
-        created: server.app().clock().wall(),
-        has_video: true,
-        has_audio: false,
-        video_codec: "H264".into(),
-        audio_codec: String::new(),
-        record: false,
-        sdp: String::new(),
-        bitrates_kbps: [0; 3],
-        cvo_extension: false,
-        custom: serde_json::Value::Null,
+        ..Publication::new(
+            StreamName::new("silent").unwrap(),
+            MediaSessionId::new("m-silent").unwrap(),
+            SourceProtocol::TestCard,
+            server.app().clock().wall(),
+        )
     };
     server.app().registry().publish(publication, None).unwrap()
 }

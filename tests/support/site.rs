@@ -124,21 +124,16 @@ impl TestSite {
         bell: Option<Bell>,
     ) -> Publisher {
         let mut publication = Publication {
-            name: StreamName::new(name).unwrap(),
-            media_session_id: MediaSessionId::new(&format!("session of {name}")).unwrap(),
-            protocol: SourceProtocol::WebRtc,
-            app_key: "defaultApp".into(),
             session_id: "/198.51.100.4:52110/203.0.113.7:8443".into(),
-            created: self.clock.wall(),
-            has_video: true,
-            has_audio: false,
-            video_codec: "H264".into(),
-            audio_codec: String::new(),
-            record: false,
             sdp: "v=0\r\na=ice-ufrag:abcd\r\na=ice-pwd:secret\r\na=mid:0\r\n".into(),
             bitrates_kbps: [0, 100, 2000],
             cvo_extension: true,
-            custom: serde_json::Value::Null,
+            ..Publication::new(
+                StreamName::new(name).unwrap(),
+                MediaSessionId::new(&format!("session of {name}")).unwrap(),
+                SourceProtocol::WebRtc,
+                self.clock.wall(),
+            )
         };
         change(&mut publication);
         let publisher = self.registry.publish(publication, bell).unwrap();

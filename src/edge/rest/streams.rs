@@ -101,6 +101,11 @@ pub(super) fn find(registry: &Registry, node_id: &str, query: &Query) -> Result<
     if found.is_empty() { Err(ApiError::not_found("Stream not found")) } else { Ok(found) }
 }
 
+/// What comes, or while nothing came yet what was negotiated.
+fn codec(comes: &str, negotiated: &str) -> String {
+    if comes.is_empty() { negotiated } else { comes }.to_owned()
+}
+
 fn describe(stream: &Stream, node_id: &str, with_metrics: bool) -> StreamObject {
     let publication = stream.publication();
     let facts = stream.facts();
@@ -114,8 +119,8 @@ fn describe(stream: &Stream, node_id: &str, with_metrics: bool) -> StreamObject 
         media_session_id: publication.media_session_id.to_string(),
         name: publication.name.to_string(),
         published: true,
-        has_video: publication.has_video,
-        has_audio: publication.has_audio,
+        has_video: facts.has_video,
+        has_audio: facts.has_audio,
         status: match facts.status {
             StreamStatus::Pending => "PENDING",
             StreamStatus::Publishing => "PUBLISHING",
@@ -123,8 +128,8 @@ fn describe(stream: &Stream, node_id: &str, with_metrics: bool) -> StreamObject 
         },
         info: stream.ended().map(|reason| reason.to_string()).unwrap_or_default(),
         sdp: without_secrets(&publication.sdp),
-        audio_codec: publication.audio_codec.clone(),
-        video_codec: publication.video_codec.clone(),
+        audio_codec: codec(facts.audio_codec(), &publication.audio_codec),
+        video_codec: codec(facts.video_codec(), &publication.video_codec),
         record: publication.record,
         width,
         height,

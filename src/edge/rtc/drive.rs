@@ -65,7 +65,7 @@ impl Drop for Ending {
             tracing::info!("{} ended: {}", publisher.stream().publication().name, self.reason);
             publisher.end(self.reason.clone());
         }
-        self.metrics.publications_ended_total.with_label_values(&[label(&self.reason)]).inc();
+        self.metrics.publications_ended_total.with_label_values(&[self.reason.label()]).inc();
         let status = if self.reason.is_orderly() { EndStatus::Orderly } else { EndStatus::Failed };
         // Full: the connection sees it by the count of refused events, and closes.
         let _ = self.events.offer(Event::Ended {
@@ -185,6 +185,9 @@ impl Driven {
                 if stop.is_set() {
                     return self.close(publisher, now, EndReason::Shutdown);
                 }
+                if let Some(reason) = publisher.asked_to_end() {
+                    return self.close(publisher, now, reason);
+                }
                 if bell.try_recv().is_ok() {
                     self.peer.request_keyframe(now);
                     if let Next::Over(reason) = self.drain(publisher) {
@@ -263,21 +266,5 @@ fn reason_of(cause: CloseCause) -> EndReason {
         CloseCause::Dtls => EndReason::Dtls,
         CloseCause::Fingerprint => EndReason::DtlsFingerprint,
         CloseCause::RtpActivity => EndReason::RtpActivity,
-    }
-}
-
-/// The value of the label `reason` in the metrics.
-fn label(reason: &EndReason) -> &'static str {
-    match reason {
-        EndReason::ByUser => "user",
-        EndReason::SessionDisconnect => "disconnect",
-        EndReason::Terminated => "terminated",
-        EndReason::IceTimeout => "ice_timeout",
-        EndReason::IceConsentLost => "ice_consent",
-        EndReason::Dtls => "dtls",
-        EndReason::DtlsFingerprint => "dtls_fingerprint",
-        EndReason::RtpActivity => "rtp_activity",
-        EndReason::Shutdown => "shutdown",
-        EndReason::Internal => "internal",
     }
 }

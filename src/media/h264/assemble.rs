@@ -278,10 +278,9 @@ impl UnitBuilder {
         }
         let sps = active.ok_or(UnitError::NoFirstSlice)?;
         let in_force = self.params.as_ref();
-        let same_sps = in_force.is_some_and(|params| {
-            let VideoCodec::H264 { sps: known, .. } = &params.codec;
-            known.first() == Some(&sps.bytes)
-        });
+        let same_sps = in_force
+            .and_then(|params| params.codec.h264_sets())
+            .is_some_and(|(known, _)| known.first() == Some(&sps.bytes));
         if !key && !same_sps {
             // Without parameters in force there was no IDR picture yet, and this one refers to nothing.
             return Err(UnitError::ParametersChanged);

@@ -67,7 +67,7 @@ fn unchanged_parameters_are_shared_and_a_changed_picture_set_or_rotation_makes_n
     assert_eq!(turned.params.display_size(), (360, 640));
     assert!(turned.params.same_coding(&first));
     let unit = picture(&mut builder, &[&[0x68, 0b0101_1000], P_OF_SET_1]).unwrap().unwrap();
-    let VideoCodec::H264 { pps, .. } = &unit.params.codec;
+    let VideoCodec::H264 { pps, .. } = &unit.params.codec else { unreachable!() };
     assert_eq!(pps.len(), 2);
 }
 
@@ -78,7 +78,7 @@ fn a_changed_sequence_set_counts_from_the_next_idr_on_and_not_before() {
     other[3] = 0x1F;
     assert_eq!(picture(&mut builder, &[&other, P]).unwrap_err(), UnitError::ParametersChanged);
     let unit = picture(&mut builder, &[IDR]).unwrap().unwrap();
-    let VideoCodec::H264 { sps, .. } = &unit.params.codec;
+    let VideoCodec::H264 { sps, .. } = &unit.params.codec else { unreachable!() };
     assert_eq!(sps[..], [Bytes::from(other)]);
 }
 

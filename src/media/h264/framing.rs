@@ -2,7 +2,6 @@
 
 use thiserror::Error;
 
-use crate::media::track::VideoCodec;
 use crate::media::unit::AccessUnit;
 
 /// The start code as we write it: as wide as an AVCC length, so that one can be written over the other.
@@ -85,8 +84,9 @@ pub fn avcc_to_annex_b(data: &mut [u8]) -> Result<(), FramingError> {
 /// When the unit's lengths do not add up; `out` is then as before.
 pub fn append_annex_b(unit: &AccessUnit, out: &mut Vec<u8>) -> Result<(), FramingError> {
     let before = out.len();
-    if unit.key {
-        let VideoCodec::H264 { sps, pps } = &unit.params.codec;
+    if unit.key
+        && let Some((sps, pps)) = unit.params.codec.h264_sets()
+    {
         for set in sps.iter().chain(pps) {
             out.extend_from_slice(&START_CODE);
             out.extend_from_slice(set);

@@ -4,7 +4,6 @@
 use webrtc_util::marshal::Marshal as _;
 
 use crate::media::h264::framing::{FramingError, avcc_units};
-use crate::media::track::VideoCodec;
 use crate::media::unit::AccessUnit;
 
 /// Payload bytes that pass everywhere: an IPv6 path of 1280 bytes less the headers of IP, UDP, RTP with extensions,
@@ -25,8 +24,9 @@ const FU_A: u8 = 28;
 pub fn pack(unit: &AccessUnit, payload_bytes_max: usize) -> Result<Vec<Vec<u8>>, FramingError> {
     let most = payload_bytes_max.clamp(16, usize::from(u16::MAX));
     let mut payloads = Vec::with_capacity(unit.data.len() / most + 2);
-    if unit.key {
-        let VideoCodec::H264 { sps, pps } = &unit.params.codec;
+    if unit.key
+        && let Some((sps, pps)) = unit.params.codec.h264_sets()
+    {
         let sets: Vec<&[u8]> = sps.iter().chain(pps).map(AsRef::as_ref).collect();
         pack_together(&sets, most, &mut payloads);
     }

@@ -155,7 +155,7 @@ impl Watch {
     fn look(&mut self, stop: &StopToken) {
         self.takers.retain(|_, taker| !taker.is_ended());
         for stream in self.registry.list() {
-            if self.takers.contains_key(&stream.epoch()) || !stream.publication().has_video {
+            if self.takers.contains_key(&stream.epoch()) || !stream.facts().has_video {
                 continue;
             }
             match self.start_taker(&stream, stop.clone()) {

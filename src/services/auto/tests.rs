@@ -24,23 +24,12 @@ fn publish(registry: &Registry, name: &str, session: &str) -> Publisher {
 }
 
 fn publish_with(registry: &Registry, name: &str, session: &str, bell: Option<Bell>) -> Publisher {
-    let publication = Publication {
-        name: StreamName::new(name).unwrap(),
-        media_session_id: MediaSessionId::new(session).unwrap(),
-        protocol: SourceProtocol::TestCard,
-        app_key: String::new(),
-        session_id: String::new(),
-        created: SystemTime::UNIX_EPOCH,
-        has_video: true,
-        has_audio: false,
-        video_codec: "H264".into(),
-        audio_codec: String::new(),
-        record: false,
-        sdp: String::new(),
-        bitrates_kbps: [0; 3],
-        cvo_extension: false,
-        custom: serde_json::Value::Null,
-    };
+    let publication = Publication::new(
+        StreamName::new(name).unwrap(),
+        MediaSessionId::new(session).unwrap(),
+        SourceProtocol::TestCard,
+        SystemTime::UNIX_EPOCH,
+    );
     registry.publish(publication, bell).unwrap()
 }
 

@@ -67,7 +67,7 @@ fn picture_parameter_sets_may_change_between_idrs() {
     // The same set again beside one of another number: a list that is not the one before.
     let mut unit = units[1].clone();
     let mut params = (*unit.params).clone();
-    let VideoCodec::H264 { pps, .. } = &mut params.codec;
+    let VideoCodec::H264 { pps, .. } = &mut params.codec else { unreachable!() };
     pps.push(pps[0].clone());
     unit.params = Arc::new(params);
     assert_eq!(block_number(&decoder.step(&unit, true).unwrap().unwrap()), 1);
@@ -245,7 +245,7 @@ fn what_the_decoder_cannot_do_is_named() {
     for (sps, reason) in refused {
         let mut unit = sample("main_bt709").remove(0);
         let mut params = (*unit.params).clone();
-        let VideoCodec::H264 { pps, .. } = params.codec;
+        let VideoCodec::H264 { pps, .. } = params.codec else { unreachable!() };
         params.codec = VideoCodec::H264 { sps: vec![Bytes::copy_from_slice(sps)], pps };
         unit.params = Arc::new(params);
         let (mut decoder, _) = decoder();
@@ -258,7 +258,7 @@ fn a_stream_larger_than_its_level_allows_is_decoded() {
     for name in ["baseline_bt601", "high_full_bt709"] {
         let mut unit = sample(name).swap_remove(0);
         let mut params = (*unit.params).clone();
-        let VideoCodec::H264 { sps, .. } = &mut params.codec;
+        let VideoCodec::H264 { sps, .. } = &mut params.codec else { unreachable!() };
         let mut low = sps[0].to_vec();
         low[3] = 10;
         sps[0] = low.into();

@@ -123,7 +123,7 @@ impl Snapshots {
         let Some(stream) = shared.registry.find(&request.stream_name) else {
             return refused(reply, SnapshotError::StreamNotFound);
         };
-        if !stream.publication().has_video {
+        if !stream.facts().has_video {
             return refused(reply, SnapshotError::NoVideo);
         }
         let span = stream.span();

@@ -27,21 +27,13 @@ const UNWATCHED: SnapshotSettings = SnapshotSettings { watch: Duration::ZERO, ..
 
 fn publication(name: &str, has_video: bool) -> Publication {
     Publication {
-        name: StreamName::new(name).unwrap(),
-        media_session_id: MediaSessionId::new(&format!("session of {name}")).unwrap(),
-        protocol: SourceProtocol::TestCard,
-        app_key: String::new(),
-        session_id: String::new(),
-        created: Clock::manual().wall(),
         has_video,
-        has_audio: false,
-        video_codec: "H264".into(),
-        audio_codec: String::new(),
-        record: false,
-        sdp: String::new(),
-        bitrates_kbps: [0; 3],
-        cvo_extension: false,
-        custom: serde_json::Value::Null,
+        ..Publication::new(
+            StreamName::new(name).unwrap(),
+            MediaSessionId::new(&format!("session of {name}")).unwrap(),
+            SourceProtocol::TestCard,
+            Clock::manual().wall(),
+        )
     }
 }
 

@@ -81,21 +81,13 @@ impl Drop for DemoPublisher {
 
 fn publication(settings: &DemoSettings, clock: &Clock) -> Result<Publication, CardError> {
     Ok(Publication {
-        name: StreamName::new(&settings.stream_name)?,
-        media_session_id: MediaSessionId::new(&random_id())?,
-        protocol: SourceProtocol::TestCard,
         app_key: settings.app_key.clone(),
-        session_id: String::new(),
-        created: clock.wall(),
-        has_video: true,
-        has_audio: false,
-        video_codec: "H264".into(),
-        audio_codec: String::new(),
-        record: false,
-        sdp: String::new(),
-        bitrates_kbps: [0; 3],
-        cvo_extension: false,
-        custom: serde_json::Value::Null,
+        ..Publication::new(
+            StreamName::new(&settings.stream_name)?,
+            MediaSessionId::new(&random_id())?,
+            SourceProtocol::TestCard,
+            clock.wall(),
+        )
     })
 }
 
@@ -116,6 +108,10 @@ fn run(
             recv(stop.channel()) -> _ => break,
             recv(bell) -> rung => {
                 // The bell lives in the stream, which our publisher holds: it cannot be gone.
+                if let Some(reason) = publisher.asked_to_end() {
+                    publisher.end(reason);
+                    return;
+                }
                 if rung.is_ok() {
                     encoder.request_keyframe();
                 }

@@ -226,7 +226,7 @@ fn bars_keep_their_colour_in_every_matrix_and_range_and_the_sps_tells_both() {
 /// Matrix and range as another reader finds them in the SPS.
 fn signalled(unit: &AccessUnit) -> Colour {
     use h264_reader::nal::{Nal as _, RefNal, sps::SeqParameterSet};
-    let VideoCodec::H264 { sps, pps } = &unit.params.codec;
+    let VideoCodec::H264 { sps, pps } = &unit.params.codec else { unreachable!() };
     assert_eq!((sps.len(), pps.len()), (1, 1));
     let nal = RefNal::new(&sps[0], &[], true);
     let sps = SeqParameterSet::from_bits(nal.rbsp_bits()).unwrap();
