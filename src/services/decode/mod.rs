@@ -1,4 +1,10 @@
-//! H.264 access units to pictures: the one door to the decoder library (OpenH264).
+//! Access units to pictures: the one door to the decoder libraries.
+//!
+//! ```text
+//! StreamDecoder   where it is in the group, what is passed over, errors end the run       (this file)
+//!   └ Decoder     one library at work from a keyframe on                                  (a file each)
+//!       openh264.rs  H.264
+//! ```
 //!
 //! A [`StreamDecoder`] follows one stream lazily: it remembers where it is and decodes what is missing up to the picture
 //! that is wanted. Every unit gives its own picture, in decoding order and at once; which of them is the newest *shown*
@@ -9,16 +15,13 @@
 //! weights it does not always: differences of up to 23 dB PSNR were seen, and what refers to such pictures inherits them.
 //! Browsers send no B slices. `docs/DECISIONS.md` tells what follows for other sources.
 
-use std::sync::Arc;
+mod openh264;
 
-use openh264::OpenH264API;
-use openh264::decoder::{DecodeOptions, Decoder, DecoderConfig, Flush};
-use openh264::formats::YUVSource as _;
+use std::sync::Arc;
 
 use crate::base::metrics::Metrics;
 use crate::hub::Gop;
-use crate::media::h264::framing::{START_CODE, avcc_to_annex_b};
-use crate::media::h264::undelayed::{SpsRefusal, undelayed};
+use crate::media::h264::undelayed::SpsRefusal;
 use crate::media::picture::YuvPicture;
 use crate::media::track::{VideoCodec, VideoParams};
 use crate::media::unit::AccessUnit;
@@ -54,7 +57,7 @@ pub enum DecodeError {
     Damaged {
         /// Which unit.
         seq: u64,
-        /// What the decoder said (OpenH264 `DECODING_STATE`).
+        /// What the decoder said, in the library's own numbers (OpenH264: `DECODING_STATE`).
         code: i64,
     },
     /// The decoder gave no picture for a unit.
@@ -111,17 +114,41 @@ pub struct StreamDecoder {
     pixels_max: u64,
     metrics: Metrics,
     running: Option<Running>,
-    /// The unit in the form that the decoder reads (H.264 annex B); kept for its room.
-    annex_b: Vec<u8>,
     /// Planes of a picture that nobody needs any more, for their room.
     spare: Option<YuvPicture>,
 }
 
+/// A decoder library at work: it was told the parameters of a keyframe, and takes the units from there on.
+///
+/// Whoever holds it drops it after any error. What it gives is exact: where it cannot know that, it gives an error.
+trait Decoder: Send {
+    /// Takes parameters that changed between keyframes.
+    ///
+    /// # Errors
+    /// [`DecodeError::Gap`] when these cannot change there; [`DecodeError::Parameters`] when the library refuses them.
+    fn adopt(&mut self, params: &VideoParams) -> Result<(), DecodeError>;
+
+    /// Decodes the next unit to its own picture, and writes the planes of `picture` when somebody wants them:
+    /// everything else in it is filled in. The size of planes is that of `unit.params`.
+    ///
+    /// # Errors
+    /// When the unit is damaged or gives no picture, or one of another size than its parameters say.
+    fn decode(&mut self, unit: &AccessUnit, picture: Option<&mut YuvPicture>) -> Result<(), DecodeError>;
+}
+
+/// Chooses the library for a keyframe and lets it know the parameters. Coded pictures of more than `pixels_max` pixels
+/// are refused before anything is allocated.
+fn start(params: &VideoParams, pixels_max: u64) -> Result<Box<dyn Decoder>, DecodeError> {
+    match &params.codec {
+        VideoCodec::H264 { sps, pps } => Ok(Box::new(openh264::OpenH264::start(sps, pps, pixels_max)?)),
+        VideoCodec::Vp8 => Err(DecodeError::Unsupported(params.codec.name())),
+    }
+}
+
 /// A decoder in the middle of a group of pictures.
 struct Running {
-    decoder: Decoder,
+    decoder: Box<dyn Decoder>,
     params: Arc<VideoParams>,
-    monochrome: bool,
     last_seq: u64,
 }
 
@@ -136,7 +163,7 @@ impl StreamDecoder {
     /// decoded or allocated. Units are counted in `metrics`.
     #[must_use]
     pub fn new(pixels_max: u64, metrics: Metrics) -> Self {
-        Self { pixels_max, metrics, running: None, annex_b: Vec::new(), spare: None }
+        Self { pixels_max, metrics, running: None, spare: None }
     }
 
     /// The unit that was decoded or passed over last; `None` before the first IDR and after an error.
@@ -193,40 +220,15 @@ impl StreamDecoder {
             self.running = Some(running);
             return Ok(None);
         }
-        self.annex_b.clear();
-        self.annex_b.extend_from_slice(&unit.data);
-        avcc_to_annex_b(&mut self.annex_b).map_err(|_| DecodeError::Framing)?;
         self.metrics.units_decoded_total.inc();
-        let options = DecodeOptions::new().flush_after_decode(Flush::NoFlush);
-        let decoded = running
-            .decoder
-            .decode_with_options(&self.annex_b, options)
-            .map_err(|error| DecodeError::Damaged { seq: unit.seq, code: error.native_code() })?;
-        let decoded = decoded.ok_or(DecodeError::NoPicture { seq: unit.seq })?;
-        let (width, height) = decoded.dimensions();
-        if (width, height) != (unit.params.width as usize, unit.params.height as usize) {
-            return Err(DecodeError::Size { width, height });
-        }
-        let picture = wanted.then(|| {
+        let mut picture = wanted.then(|| {
             let mut picture = self.spare.take().unwrap_or_else(|| empty_picture(unit));
             picture.seq = unit.seq;
             picture.arrived = unit.arrived;
             picture.params = unit.params.clone();
-            let (y_stride, u_stride, v_stride) = decoded.strides();
-            let (chroma_width, chroma_height) = (width.div_ceil(2), height.div_ceil(2));
-            pack(decoded.y(), y_stride, width, height, &mut picture.y);
-            if running.monochrome {
-                // The decoder leaves planes that are not coded undefined; without colour they mean grey.
-                for plane in [&mut picture.u, &mut picture.v] {
-                    plane.clear();
-                    plane.resize(chroma_width * chroma_height, 128);
-                }
-            } else {
-                pack(decoded.u(), u_stride, chroma_width, chroma_height, &mut picture.u);
-                pack(decoded.v(), v_stride, chroma_width, chroma_height, &mut picture.v);
-            }
             picture
         });
+        running.decoder.decode(unit, picture.as_mut())?;
         running.last_seq = unit.seq;
         // Only now: whatever went wrong above has dropped the decoder.
         self.running = Some(running);
@@ -252,53 +254,15 @@ impl StreamDecoder {
             return Err(DecodeError::Gap);
         }
         if !running.params.same_coding(&unit.params) {
-            // Picture parameter sets may come and change at any unit (H.264 7.4.1.2.1); all else only at an IDR.
-            let sets = (running.params.codec.h264_sets(), unit.params.codec.h264_sets());
-            let (Some((sps, _)), Some((of_unit, pps))) = sets else { return Err(DecodeError::Gap) };
-            if sps != of_unit {
-                return Err(DecodeError::Gap);
-            }
-            let mut annex_b = Vec::new();
-            append_all(&mut annex_b, pps);
-            running.decoder.decode(&annex_b).map_err(|_| DecodeError::Parameters)?;
+            running.decoder.adopt(&unit.params)?;
             running.params = unit.params.clone();
         }
         Ok(running)
     }
 
-    /// A decoder that has been told the parameter sets of an IDR.
     fn start(&self, unit: &AccessUnit) -> Result<Running, DecodeError> {
-        let VideoCodec::H264 { sps, pps } = &unit.params.codec else {
-            return Err(DecodeError::Unsupported(unit.params.codec.name()));
-        };
-        if sps.is_empty() || pps.is_empty() {
-            return Err(DecodeError::Parameters);
-        }
-        let mut annex_b = Vec::new();
-        let mut monochrome = false;
-        for nal in sps {
-            let sps = undelayed(nal)?;
-            let (pixels, pixels_max) = (sps.coded_pixels, self.pixels_max);
-            if pixels > pixels_max {
-                return Err(DecodeError::TooLarge { pixels, pixels_max });
-            }
-            monochrome |= sps.monochrome;
-            append_all(&mut annex_b, [&sps.nal]);
-        }
-        append_all(&mut annex_b, pps);
-        let config = DecoderConfig::new().flush_after_decode(Flush::NoFlush);
-        let mut decoder =
-            Decoder::with_api_config(OpenH264API::from_source(), config).map_err(|_| DecodeError::Start)?;
-        decoder.decode(&annex_b).map_err(|_| DecodeError::Parameters)?;
-        Ok(Running { decoder, params: unit.params.clone(), monochrome, last_seq: unit.seq })
-    }
-}
-
-/// Appends NAL units as a byte stream.
-fn append_all(annex_b: &mut Vec<u8>, nals: impl IntoIterator<Item = impl AsRef<[u8]>>) {
-    for nal in nals {
-        annex_b.extend_from_slice(&START_CODE);
-        annex_b.extend_from_slice(nal.as_ref());
+        let decoder = start(&unit.params, self.pixels_max)?;
+        Ok(Running { decoder, params: unit.params.clone(), last_seq: unit.seq })
     }
 }
 
