@@ -16,6 +16,7 @@ mod publisher;
 mod registry;
 mod stream;
 mod subscriber;
+mod viewers;
 
 pub use gop::{Gop, GopLimits};
 pub use publication::{EndReason, Publication, SourceProtocol, StreamStatus};
@@ -23,3 +24,4 @@ pub use publisher::{Bell, Publisher};
 pub use registry::{PublishError, Registry};
 pub use stream::{GroupSpan, Span, Stream, StreamFacts};
 pub use subscriber::{Live, Subscription};
+pub use viewers::{Notice, Viewer, ViewerExists, ViewerPlace, Viewers, Viewing};

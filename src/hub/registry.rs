@@ -7,7 +7,7 @@ use std::time::UNIX_EPOCH;
 
 use crossbeam_channel::Receiver;
 
-use super::{Bell, GopLimits, Publication, Publisher, Stream};
+use super::{Bell, GopLimits, Publication, Publisher, Stream, Viewers};
 use crate::base::id::{MediaSessionId, StreamName};
 use crate::base::lock::{Mutex, rank};
 use crate::base::queue::{Offer, Refused, queue};
@@ -40,6 +40,7 @@ struct Inner {
     limits: GopLimits,
     streams_max: usize,
     last_epoch: AtomicU64,
+    viewers: Viewers,
 }
 
 /// The map of streams; clones share it.
@@ -56,7 +57,14 @@ impl Registry {
             limits,
             streams_max,
             last_epoch: AtomicU64::new(0),
+            viewers: Viewers::default(),
         }))
+    }
+
+    /// Those who play these streams.
+    #[must_use]
+    pub fn viewers(&self) -> &Viewers {
+        &self.0.viewers
     }
 
     /// Takes a name. `bell` is rung when a keyframe is wanted; `None` for publishers that cannot make one.
