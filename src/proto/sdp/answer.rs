@@ -30,6 +30,12 @@ pub enum NegotiationError {
     /// The offer has no section that would send sound or pictures.
     #[error("nothing is sent")]
     NothingSent,
+    /// The offer has no section that would receive sound or pictures of the stream.
+    #[error("nothing is received")]
+    NothingReceived,
+    /// What is offered could be sent only in another codec than the stream has.
+    #[error("transcoding is needed")]
+    TranscodingNeeded,
     /// The offer cannot be used.
     #[error("bad offer: {0}")]
     BadOffer(#[from] SdpError),
@@ -228,21 +234,7 @@ impl Negotiated {
         local: &Local<'_>,
         first: SocketAddr,
     ) -> std::fmt::Result {
-        let address = connection(first.ip());
-        let name: String = local.session_name.chars().filter(|c| !c.is_control()).collect();
-        let name = if name.is_empty() { "-" } else { &name };
-        write!(text, "v=0\r\no=- {} 1 {address}\r\ns={name}\r\nc={address}\r\n", local.session_id)?;
-        text.push_str("t=0 0\r\n");
-        if offer.bundle.is_some() {
-            text.push_str("a=group:BUNDLE");
-            for (index, section) in offer.sections.iter().enumerate() {
-                if let (Some(_), Some(mid)) = (self.taken(index), &section.mid) {
-                    write!(text, " {mid}")?;
-                }
-            }
-            text.push_str("\r\n");
-        }
-        text.push_str("a=ice-lite\r\n");
+        write_session(text, offer, local, first, |index| self.taken(index).is_some())?;
         for (index, section) in offer.sections.iter().enumerate() {
             match self.taken(index) {
                 Some(taken) => write_taken(text, section, taken, local, first)?,
@@ -278,7 +270,7 @@ fn accept(index: usize, section: &Section, known: &[KnownCodec]) -> Option<Accep
 
 /// User name fragment and fingerprints of the bundle: from the sections that are taken, or from another one of the
 /// bundle where a `bundle-only` section leaves them out (RFC 9143 section 7.1.3).
-fn transport(
+pub(super) fn transport(
     offer: &Offer,
     taken: impl Iterator<Item = usize>,
 ) -> Result<(String, Vec<Fingerprint>), SdpError> {
@@ -315,19 +307,43 @@ fn connection(address: IpAddr) -> String {
     }
 }
 
-fn write_taken(
+/// The lines before the first section. `taken` tells which sections are in the bundle of the answer.
+pub(super) fn write_session(
     text: &mut String,
-    section: &Section,
-    taken: &Accepted,
+    offer: &Offer,
     local: &Local<'_>,
     first: SocketAddr,
+    taken: impl Fn(usize) -> bool,
 ) -> std::fmt::Result {
-    let number = taken.codec.payload_type;
-    write!(text, "m={} {} {} {number}\r\n", section.media, first.port(), section.protocol)?;
+    let address = connection(first.ip());
+    let name: String = local.session_name.chars().filter(|c| !c.is_control()).collect();
+    let name = if name.is_empty() { "-" } else { &name };
+    write!(text, "v=0\r\no=- {} 1 {address}\r\ns={name}\r\nc={address}\r\n", local.session_id)?;
+    text.push_str("t=0 0\r\n");
+    if offer.bundle.is_some() {
+        text.push_str("a=group:BUNDLE");
+        for (index, section) in offer.sections.iter().enumerate() {
+            if let (true, Some(mid)) = (taken(index), &section.mid) {
+                write!(text, " {mid}")?;
+            }
+        }
+        text.push_str("\r\n");
+    }
+    text.push_str("a=ice-lite\r\n");
+    Ok(())
+}
+
+/// What a section that is taken says of itself and of the transport. `direction` is seen from us.
+pub(super) fn write_transport(
+    text: &mut String,
+    section: &Section,
+    local: &Local<'_>,
+    direction: &str,
+) -> std::fmt::Result {
     if let Some(mid) = &section.mid {
         write!(text, "a=mid:{mid}\r\n")?;
     }
-    text.push_str("a=recvonly\r\na=rtcp-mux\r\n");
+    write!(text, "a={direction}\r\na=rtcp-mux\r\n")?;
     if section.rtcp_rsize {
         text.push_str("a=rtcp-rsize\r\n");
     }
@@ -341,6 +357,19 @@ fn write_taken(
         write!(text, "a=candidate:{foundation} 1 udp {priority} {ip} {port} typ host\r\n")?;
     }
     text.push_str("a=end-of-candidates\r\n");
+    Ok(())
+}
+
+fn write_taken(
+    text: &mut String,
+    section: &Section,
+    taken: &Accepted,
+    local: &Local<'_>,
+    first: SocketAddr,
+) -> std::fmt::Result {
+    let number = taken.codec.payload_type;
+    write!(text, "m={} {} {} {number}\r\n", section.media, first.port(), section.protocol)?;
+    write_transport(text, section, local, "recvonly")?;
     let (name, rate) = (taken.known.name(), taken.codec.clock_rate);
     write!(text, "a=rtpmap:{number} {name}/{rate}")?;
     match taken.known {
@@ -381,7 +410,7 @@ fn write_h264_format(text: &mut String, codec: &Codec, bitrate_start_kbps: u64) 
 }
 
 /// A section that is not taken keeps its place with port 0 (RFC 3264 section 6).
-fn write_refused(text: &mut String, section: &Section) -> std::fmt::Result {
+pub(super) fn write_refused(text: &mut String, section: &Section) -> std::fmt::Result {
     let format = section.formats.first().map_or("0", String::as_str);
     write!(text, "m={} 0 {} {format}\r\n", section.media, section.protocol)?;
     if let Some(mid) = &section.mid {

@@ -5,6 +5,7 @@
 
 pub mod answer;
 pub mod offer;
+pub mod viewer;
 
 pub use answer::{Negotiated, NegotiationError};
 pub use offer::Offer;

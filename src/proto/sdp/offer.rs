@@ -135,6 +135,13 @@ impl Section {
             && (self.port != 0 || self.bundle_only)
     }
 
+    /// Whether the offerer would take media here.
+    #[must_use]
+    pub fn receives(&self) -> bool {
+        matches!(self.direction, Direction::RecvOnly | Direction::SendRecv)
+            && (self.port != 0 || self.bundle_only)
+    }
+
     /// Whether this is media over RTP with DTLS keys.
     #[must_use]
     pub fn is_rtp(&self) -> bool {
