@@ -21,6 +21,7 @@ use crate::edge::rest::Rest;
 use crate::edge::rtc::RtcService;
 use crate::edge::tls::{self, ServerConfig, TlsError, Transport};
 use crate::edge::web::Site;
+use crate::edge::whip::Whip;
 use crate::edge::ws::{self, WsService};
 use crate::hub::Registry;
 use crate::proto::dtls::{Certificate, CertificateError};
@@ -152,6 +153,7 @@ pub struct App {
     snapshots: SnapshotService,
     auto: Option<AutoSnapshots>,
     demo: Option<DemoPublisher>,
+    whip: Option<Arc<Whip>>,
     doors: Vec<Door>,
     /// Whether for signalling, the name, the port.
     acceptors: Vec<(bool, &'static str, Acceptor)>,
@@ -187,6 +189,7 @@ impl App {
             snapshots,
             auto: None,
             demo: None,
+            whip: None,
             doors: Vec::new(),
             acceptors: Vec::new(),
         };
@@ -222,24 +225,29 @@ impl App {
             settings::ws(config),
             self.registry.clone(),
             ws::take_from(self.snapshots.handle()),
-            rtc,
+            rtc.clone(),
             self.metrics.clone(),
             self.clock.clone(),
         );
-        let site = Arc::new(Site::new(
-            settings::web(config),
-            Rest::new(
-                settings::rest(config),
+        let whip = Arc::new(Whip::new(settings::whip(config), rtc, self.metrics.clone(), self.clock.clone()));
+        self.whip = Some(whip.clone());
+        let site = Arc::new(
+            Site::new(
+                settings::web(config),
+                Rest::new(
+                    settings::rest(config),
+                    self.registry.clone(),
+                    self.snapshots.handle(),
+                    self.metrics.clone(),
+                    self.clock.clone(),
+                ),
                 self.registry.clone(),
-                self.snapshots.handle(),
                 self.metrics.clone(),
+                media_ports,
                 self.clock.clone(),
-            ),
-            self.registry.clone(),
-            self.metrics.clone(),
-            media_ports,
-            self.clock.clone(),
-        ));
+            )
+            .with_whip(whip),
+        );
         let http = HttpServer::new(
             settings::http(config),
             Arc::clone(&site) as _,
@@ -340,6 +348,9 @@ impl App {
         signalling.iter_mut().for_each(|(_, _, acceptor)| acceptor.begin_stop());
         for (_, name, acceptor) in signalling {
             note(acceptor.stop(&clock, left().min(CONNECTIONS_STOP_LIMIT)), name);
+        }
+        if let Some(whip) = self.whip.take() {
+            note(whip.stop(left().min(CONNECTIONS_STOP_LIMIT)), "whip");
         }
         if let Some(demo) = self.demo.take() {
             note(demo.stop(), "test card");

@@ -178,7 +178,7 @@ const DOORS: &[(&str, &[&str])] = &[
     ("png", &["src/services/png"]),
     ("prometheus", &["src/base/metrics.rs"]),
     ("rcgen", &["src/edge/tls", "src/proto/dtls"]),
-    ("rouille", &["src/edge/http", "src/edge/rest", "src/edge/web"]),
+    ("rouille", &["src/edge/http", "src/edge/rest", "src/edge/web", "src/edge/whip"]),
     ("rtp", &["src/proto/rtp/"]),
     ("rust_embed", &["src/edge/web"]),
     ("rustix", &["src/base/", "src/services/auto/store.rs", "src/edge/web/files.rs"]),

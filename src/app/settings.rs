@@ -15,6 +15,7 @@ use crate::edge::rtc::RtcSettings;
 use crate::edge::rtc::addresses::candidates;
 use crate::edge::tls::TlsSettings;
 use crate::edge::web::WebSettings;
+use crate::edge::whip::WhipSettings;
 use crate::edge::ws::WsSettings;
 use crate::hub::{GopLimits, Registry};
 use crate::proto::signal::SignalSettings;
@@ -118,16 +119,24 @@ pub(super) fn http(config: &Config) -> HttpSettings {
     HttpSettings { head_deadline: config.connection_handshake, ..HttpSettings::usual() }
 }
 
+pub(super) fn whip(config: &Config) -> WhipSettings {
+    WhipSettings::new(config.whip_token.reveal(), cors(config))
+}
+
+fn cors(config: &Config) -> CorsSettings {
+    CorsSettings {
+        allow_origin: config.rest_allow_origin.clone(),
+        allow_headers: config.rest_allow_headers.clone(),
+        allow_methods: config.rest_allow_methods.clone(),
+    }
+}
+
 pub(super) fn rest(config: &Config) -> RestSettings {
     // As browsers are told it: the address on which ports are opened may be "all of them", which is nobody's.
     let known = candidates(&config.ip, SocketAddr::new(config.ip_local, 0)).unwrap_or_default();
     let own_address = known.first().map_or(config.ip_local, SocketAddr::ip);
     RestSettings {
-        cors: CorsSettings {
-            allow_origin: config.rest_allow_origin.clone(),
-            allow_headers: config.rest_allow_headers.clone(),
-            allow_methods: config.rest_allow_methods.clone(),
-        },
+        cors: cors(config),
         credentials: (!config.disable_rest_auth)
             .then(|| Credentials::new(&config.rest_auth_user, config.rest_auth_password.reveal())),
         node_id: format!("{}@{own_address}", random_id().replace('-', "")),

@@ -4,6 +4,8 @@ use std::ops::{Deref, DerefMut};
 
 /// Ranks in use. A thread that holds a lock may take only locks of a higher rank.
 pub mod rank {
+    /// What one door to the server owns, held while its streams are looked at.
+    pub const DOOR: u8 = 0;
     /// The map of published streams.
     pub const REGISTRY: u8 = 1;
     /// One stream.

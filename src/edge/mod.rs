@@ -7,4 +7,5 @@ pub mod rest;
 pub mod rtc;
 pub mod tls;
 pub mod web;
+pub mod whip;
 pub mod ws;

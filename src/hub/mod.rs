@@ -19,7 +19,7 @@ mod subscriber;
 mod viewers;
 
 pub use gop::{Gop, GopLimits};
-pub use publication::{EndReason, Publication, SourceProtocol, StreamStatus};
+pub use publication::{DEFAULT_APP, EndReason, Publication, SourceProtocol, StreamStatus};
 pub use publisher::{Bell, Publisher};
 pub use registry::{PublishError, Registry};
 pub use stream::{GroupSpan, Span, Stream, StreamFacts};

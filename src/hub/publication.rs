@@ -4,6 +4,9 @@ use std::time::SystemTime;
 
 use crate::base::id::{MediaSessionId, StreamName};
 
+/// Application key of connections that name none of their own (protocol document, section 10.1).
+pub const DEFAULT_APP: &str = "defaultApp";
+
 /// The facts of one publication that do not change while it lasts (protocol document, section 9.3).
 #[derive(Clone, Debug)]
 pub struct Publication {
@@ -52,7 +55,7 @@ impl Publication {
             name,
             media_session_id,
             protocol,
-            app_key: "defaultApp".into(),
+            app_key: DEFAULT_APP.into(),
             session_id: String::new(),
             created,
             has_video: true,

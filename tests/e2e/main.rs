@@ -9,4 +9,5 @@ mod process;
 mod publish;
 mod rest;
 mod signalling;
+mod whip;
 mod whole;

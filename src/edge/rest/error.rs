@@ -67,6 +67,42 @@ impl ApiError {
         Self { header: Some(("Allow", allow)), ..Self::new(405, "Method not allowed") }
     }
 
+    /// 401: a bearer token is missing or wrong (RFC 6750).
+    #[must_use]
+    pub fn bearer_wanted() -> Self {
+        Self { header: Some(("WWW-Authenticate", "Bearer")), ..Self::new(401, "A bearer token is required") }
+    }
+
+    /// 406: what is offered and what is served have nothing in common.
+    #[must_use]
+    pub fn not_acceptable(message: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(406, message)
+    }
+
+    /// 409: a name or an id is taken, or something runs already.
+    #[must_use]
+    pub fn conflict(message: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(409, message)
+    }
+
+    /// 415: a body of another kind than is understood.
+    #[must_use]
+    pub fn unsupported_media_type(message: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(415, message)
+    }
+
+    /// 422: understood, and not served.
+    #[must_use]
+    pub fn unprocessable(message: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(422, message)
+    }
+
+    /// 503: not now.
+    #[must_use]
+    pub fn unavailable(message: impl Into<Cow<'static, str>>) -> Self {
+        Self { header: Some(("Retry-After", RETRY_AFTER_S)), ..Self::new(503, message) }
+    }
+
     /// A failed `POST /rest-api/stream/snapshot`: 404 or 500, as the manuals promise no other (section 4.4).
     #[must_use]
     pub fn rest_snapshot(error: &SnapshotError) -> Self {

@@ -7,7 +7,7 @@ mod statistics;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use rouille::{Request, Response};
 
@@ -20,6 +20,7 @@ use crate::edge::http::{Handler, RequestError};
 use crate::edge::ports::MediaPorts;
 use crate::edge::rest::error::ApiError;
 use crate::edge::rest::{Rest, path_of};
+use crate::edge::whip::Whip;
 use crate::hub::Registry;
 
 /// Where the demo page is.
@@ -39,6 +40,7 @@ pub struct WebSettings {
 #[derive(Debug)]
 pub struct Site {
     rest: Rest,
+    whip: Option<Arc<Whip>>,
     files: Files,
     statistics: Statistics,
     registry: Registry,
@@ -59,7 +61,14 @@ impl Site {
     ) -> Self {
         let statistics = Statistics::new(registry.clone(), metrics.clone(), ports, clock);
         let files = Files::new(settings.web_dir);
-        Self { rest, files, statistics, registry, metrics, open_ports: OnceLock::new() }
+        Self { rest, whip: None, files, statistics, registry, metrics, open_ports: OnceLock::new() }
+    }
+
+    /// Opens the door for publishing by WHIP as well.
+    #[must_use]
+    pub fn with_whip(mut self, whip: Arc<Whip>) -> Self {
+        self.whip = Some(whip);
+        self
     }
 
     /// Tells pages which TCP ports the server has open, by name (`ws`, `wss`, `http` …). Once, when all are open.
@@ -108,6 +117,9 @@ impl Site {
 impl Handler for Site {
     fn handle(&self, request: &Request) -> Response {
         let path = path_of(request);
+        if let Some(whip) = self.whip.as_ref().filter(|_| Whip::serves(path)) {
+            return whip.handle(request);
+        }
         if Rest::serves(path) {
             return self.rest.handle(request);
         }
