@@ -27,6 +27,8 @@ pub struct Counts {
     pub connections_by_port: IntGaugeVec,
     /// Streams published now; set when the metrics are read.
     pub streams: IntGauge,
+    /// Likewise by the protocol through which they come (`webrtc`, `rtmp`, …).
+    pub streams_by_protocol: IntGaugeVec,
     /// Bytes of coded video cached for pictures, all streams together.
     pub gop_bytes: IntGauge,
     /// Panics caught since the process began; set when the metrics are read.
@@ -83,9 +85,12 @@ impl Metrics {
             registry.register(Box::new(gauge.clone())).expect("distinct name");
             gauge
         };
-        let options = Opts::new("stillcast_connections_by_port", "Connections open now");
-        let connections_by_port = IntGaugeVec::new(options, &["port"]).expect("constant name");
-        registry.register(Box::new(connections_by_port.clone())).expect("distinct name");
+        let gauges = |name: &str, help: &str, label: &str| {
+            let gauges = IntGaugeVec::new(Opts::new(format!("stillcast_{name}"), help), &[label])
+                .expect("constant name");
+            registry.register(Box::new(gauges.clone())).expect("distinct name");
+            gauges
+        };
         let buckets = vec![0.005, 0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 3.0];
         let options =
             HistogramOpts::new("stillcast_snapshot_seconds", "From request to picture").buckets(buckets);
@@ -95,8 +100,9 @@ impl Metrics {
             connections_total: counters("connections_total", "Connections accepted", "port"),
             connections_refused_total: counters("connections_refused_total", "Connections refused", "reason"),
             connections: gauge("connections", "Connections open now"),
-            connections_by_port,
+            connections_by_port: gauges("connections_by_port", "Connections open now", "port"),
             streams: gauge("streams", "Streams published now"),
+            streams_by_protocol: gauges("streams_by_protocol", "Streams published now", "protocol"),
             gop_bytes: gauge("gop_bytes", "Bytes of coded video cached for pictures"),
             panics: gauge("panics", "Panics caught since the process began"),
             bad_input_total: counters("bad_input_total", "Input that could not be used", "kind"),

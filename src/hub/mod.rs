@@ -22,6 +22,6 @@ pub use gop::{Gop, GopLimits};
 pub use publication::{DEFAULT_APP, EndReason, Publication, SourceProtocol, StreamStatus};
 pub use publisher::{Bell, Publisher};
 pub use registry::{PublishError, Registry};
-pub use stream::{GroupSpan, Span, Stream, StreamFacts};
+pub use stream::{GroupSpan, Reception, Span, Stream, StreamFacts};
 pub use subscriber::{Live, Subscription};
 pub use viewers::{Notice, Viewer, ViewerExists, ViewerPlace, Viewers, Viewing};

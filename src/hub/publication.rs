@@ -89,6 +89,23 @@ pub enum SourceProtocol {
 }
 
 impl SourceProtocol {
+    /// Every protocol there is.
+    pub const ALL: [Self; 6] =
+        [Self::WebRtc, Self::Rtmp, Self::RtmpPull, Self::Rtsp, Self::RtspPull, Self::TestCard];
+
+    /// As a label of a count.
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::WebRtc => "webrtc",
+            Self::Rtmp => "rtmp",
+            Self::RtmpPull => "rtmp_pull",
+            Self::Rtsp => "rtsp",
+            Self::RtspPull => "rtsp_pull",
+            Self::TestCard => "test_card",
+        }
+    }
+
     /// `mediaProvider` in signalling and REST (protocol document, section 9.3).
     #[must_use]
     pub fn media_provider(self) -> &'static str {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crossbeam_channel::Receiver;
 
-use super::{EndReason, Stream, registry::Registry};
+use super::{EndReason, Reception, Stream, registry::Registry};
 use crate::base::queue::{Offer, queue};
 use crate::base::wait::Waker;
 use crate::media::track::AudioParams;
@@ -84,6 +84,11 @@ impl Publisher {
     /// Tells which tracks to expect, once that is known: until a unit of a track came, nothing else tells that it exists.
     pub fn expect_tracks(&self, video: bool, audio: bool) {
         self.stream.expect_tracks(video, audio);
+    }
+
+    /// Tells what was lost on the way in so far. Worth telling about once a second.
+    pub fn tell_reception(&self, reception: Reception) {
+        self.stream.tell_reception(reception);
     }
 
     /// Whether somebody asked this publication to end, and why. The publisher's thread looks here when its bell rang, says

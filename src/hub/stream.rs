@@ -39,6 +39,16 @@ struct State {
     audio_muted: bool,
     video_muted: bool,
     gaps: u64,
+    reception: Option<Reception>,
+}
+
+/// What a protocol that can lose packets tells of its reception, since the publication began.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Reception {
+    /// RTP packets that never came.
+    pub lost_packets: u64,
+    /// RTP packets that were asked for again (NACK).
+    pub asked_again: u64,
 }
 
 /// What of a stream can be decoded at one moment, in numbers.
@@ -95,6 +105,8 @@ pub struct StreamFacts {
     pub audio_muted: bool,
     /// Likewise its camera.
     pub video_muted: bool,
+    /// What was lost on the way in; `None` where the protocol does not tell.
+    pub reception: Option<Reception>,
 }
 
 impl StreamFacts {
@@ -127,6 +139,7 @@ impl Stream {
             audio_muted: false,
             video_muted: false,
             gaps: 0,
+            reception: None,
         };
         Self {
             publication,
@@ -171,6 +184,7 @@ impl Stream {
             subscribers: state.subscribers.len(),
             audio_muted: state.audio_muted,
             video_muted: state.video_muted,
+            reception: state.reception,
         }
     }
 
@@ -229,6 +243,10 @@ impl Stream {
 
     pub(super) fn asked_to_end(&self) -> Option<EndReason> {
         self.state.lock().asked_to_end.clone()
+    }
+
+    pub(super) fn tell_reception(&self, reception: Reception) {
+        self.state.lock().reception = Some(reception);
     }
 
     pub(super) fn expect_tracks(&self, video: bool, audio: bool) {

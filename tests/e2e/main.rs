@@ -9,5 +9,6 @@ mod process;
 mod publish;
 mod rest;
 mod signalling;
+mod terminate;
 mod whip;
 mod whole;

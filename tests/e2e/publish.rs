@@ -26,20 +26,20 @@ const LIMIT: Duration = Duration::from_secs(20);
 const SIZE: (u32, u32) = (320, 240);
 
 /// A published stream, with all that keeps it going.
-struct Live {
-    page: Page,
-    publishers: Publishers,
+pub(crate) struct Live {
+    pub(crate) page: Page,
+    pub(crate) publishers: Publishers,
     relay: Option<Relay>,
 }
 
-fn clip(pictures: u32, keyframe_interval: u32) -> Arc<Clip> {
+pub(crate) fn clip(pictures: u32, keyframe_interval: u32) -> Arc<Clip> {
     let settings = CardSettings { keyframe_interval, ..CardSettings::sized(SIZE.0, SIZE.1) };
     Clip::read(&annex_b_run(settings, 0..pictures, &Clock::real()).unwrap(), 30).unwrap()
 }
 
 /// How a stand-in for a browser publishes.
 #[derive(Default)]
-struct Way {
+pub(crate) struct Way {
     /// What the network does to its datagrams.
     faults: Option<Faults>,
     /// Its camera is held so that the viewer must turn its pictures.
@@ -48,11 +48,11 @@ struct Way {
     is_silent: bool,
 }
 
-fn publish(server: &Server, name: &str, clip: &Arc<Clip>, way: Way) -> Live {
+pub(crate) fn publish(server: &Server, name: &str, clip: &Arc<Clip>, way: Way) -> Live {
     publish_at(server.address("ws"), name, clip, way)
 }
 
-fn publish_at(signalling: SocketAddr, name: &str, clip: &Arc<Clip>, way: Way) -> Live {
+pub(crate) fn publish_at(signalling: SocketAddr, name: &str, clip: &Arc<Clip>, way: Way) -> Live {
     let clock = &Clock::real();
     let has_audio = !way.is_silent;
     let settings = BrowserSettings {

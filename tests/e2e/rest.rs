@@ -8,7 +8,7 @@ use serde_json::json;
 use stillcast::base::threads;
 use stillcast::edge::http::HttpSettings;
 use stillcast::edge::rest::access::Credentials;
-use stillcast::hub::Bell;
+use stillcast::hub::{Bell, SourceProtocol};
 
 use crate::support::rest::{HttpClient, LIMIT, request_bytes};
 use crate::support::site::{Options, TestSite, read_png};
@@ -185,6 +185,9 @@ fn pages_are_served_under_both_prefixes_and_nothing_beside_them() {
 fn the_old_console_can_read_the_statistics() {
     let site = TestSite::start(Options::default());
     let _publisher = site.publish("a=b;c/d", |_| {}, None);
+    let by = |name, protocol| site.publish(name, |publication| publication.protocol = protocol, None);
+    let _others = [by("encoder", SourceProtocol::Rtmp), by("other server", SourceProtocol::RtmpPull)];
+    let _camera = by("rtsp://camera/1", SourceProtocol::RtspPull);
     let mut client = HttpClient::connect(site.address);
     let response = client.get("/?action=stat&preventCache=now");
     assert_eq!(response.header("Content-Type"), Some("text/plain; charset=utf-8"));
@@ -210,10 +213,17 @@ fn the_old_console_can_read_the_statistics() {
             .clone()
     };
     assert_eq!(value("stream", "streams_webrtc_in"), "1");
-    for key in ["webrtc_out", "rtmp_in", "rtmp_out", "rtsp_in", "rtsp_out", "rtmfp_in", "rtmfp_out"] {
+    assert_eq!(
+        (value("stream", "streams_rtmp_in"), value("stream", "streams_rtsp_in")),
+        ("2".into(), "1".into())
+    );
+    for key in ["webrtc_out", "rtmp_out", "rtsp_out", "rtmfp_in", "rtmfp_out"] {
         assert_eq!(value("stream", &format!("streams_{key}")), "0");
     }
-    assert_eq!(value("stream", "streams_viewers"), "a%3Db%3Bc%2Fd/0");
+    assert_eq!(
+        value("stream", "streams_viewers"),
+        "a%3Db%3Bc%2Fd/0;encoder/0;other server/0;rtsp:%2F%2Fcamera%2F1/0"
+    );
     assert_eq!(
         (value("connection", "connections"), value("connection", "connections_websocket")),
         ("1".into(), "0".into())
@@ -231,12 +241,17 @@ fn the_old_console_can_read_the_statistics() {
     let names: Vec<_> = json.as_object().unwrap().keys().collect();
     assert_eq!(names, ["streams_stats", "core_stats"]);
     assert_eq!(json["streams_stats"]["streams_webrtc_in"], 1);
+    assert_eq!(json["streams_stats"]["streams_rtmp_in"], 2);
 
     let health = client.get("/health").json();
-    assert_eq!(health, json!({"status": "ok", "version": env!("CARGO_PKG_VERSION"), "streams": 1}));
+    assert_eq!(health, json!({"status": "ok", "version": env!("CARGO_PKG_VERSION"), "streams": 4}));
     let metrics = client.get("/metrics");
     assert!(metrics.header("Content-Type").unwrap().starts_with("text/plain; version=0.0.4"));
-    for line in ["stillcast_streams 1", "stillcast_connections_by_port{port=\"http\"} 1"] {
+    for line in [
+        "stillcast_streams 4",
+        "stillcast_streams_by_protocol{protocol=\"rtmp\"} 1",
+        "stillcast_connections_by_port{port=\"http\"} 1",
+    ] {
         assert!(metrics.text().lines().any(|found| found == line), "{line} is missing in {}", metrics.text());
     }
 }

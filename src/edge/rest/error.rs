@@ -103,6 +103,12 @@ impl ApiError {
         Self { header: Some(("Retry-After", RETRY_AFTER_S)), ..Self::new(503, message) }
     }
 
+    /// 500: it could be understood and was not done.
+    #[must_use]
+    pub fn internal(message: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(500, message)
+    }
+
     /// A failed `POST /rest-api/stream/snapshot`: 404 or 500, as the manuals promise no other (section 4.4).
     #[must_use]
     pub fn rest_snapshot(error: &SnapshotError) -> Self {

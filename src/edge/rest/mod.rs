@@ -6,8 +6,10 @@
 pub mod access;
 pub mod error;
 mod pictures;
+mod query;
 mod snapshot;
 mod streams;
+mod terminate;
 
 use std::io::Read as _;
 
@@ -17,6 +19,7 @@ use serde_json::Value;
 
 use self::access::{CorsSettings, Credentials};
 use self::error::ApiError;
+use self::query::Query;
 use crate::base::clock::Clock;
 use crate::base::metrics::Metrics;
 use crate::edge::http::RequestError;
@@ -83,7 +86,12 @@ impl Rest {
             match path.strip_prefix(PREFIX).unwrap_or_default() {
                 "stream/snapshot" => snapshot::take(&self.snapshots, read_json(request)?),
                 "stream/find" => self.find(&read_json(request)?),
-                "stream/find_all" => self.find(&streams::Query::default()),
+                "stream/find_all" => self.find(&Query::default()),
+                // HEAD asks what would be said, and must not do it (RFC 9110 section 9.3.2).
+                "stream/terminate" if request.method() == "HEAD" => {
+                    Err(ApiError::method_not_allowed("GET, POST, OPTIONS"))
+                }
+                "stream/terminate" => self.terminate(&read_json(request)?),
                 _ => Err(ApiError::not_found("No such call")),
             }
         })
@@ -131,7 +139,12 @@ impl Rest {
         self.settings.cors.apply(&unknown, self.fail(error.into(), path))
     }
 
-    fn find(&self, query: &streams::Query) -> Result<Response, ApiError> {
+    fn terminate(&self, query: &Query) -> Result<Response, ApiError> {
+        terminate::streams(&self.registry, &self.settings.node_id, query, &self.clock)?;
+        Ok(Response::from_data("application/json; charset=utf-8", Vec::new()))
+    }
+
+    fn find(&self, query: &Query) -> Result<Response, ApiError> {
         streams::find(&self.registry, &self.settings.node_id, query).map(|found| Response::json(&found))
     }
 }

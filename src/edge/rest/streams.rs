@@ -3,20 +3,12 @@
 use std::sync::Arc;
 use std::time::UNIX_EPOCH;
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
+use serde_json::{Map, Value};
 
 use super::error::ApiError;
-use crate::hub::{Gop, Registry, Stream, StreamStatus};
-
-/// The body of `/stream/find`: what is given must match, what is not given does not matter.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default, rename_all = "camelCase")]
-pub(super) struct Query {
-    media_session_id: Option<String>,
-    name: Option<String>,
-    published: Option<bool>,
-    display: Vec<String>,
-}
+use super::query::Query;
+use crate::hub::{Registry, Stream, StreamStatus};
 
 /// The stream object. The order of the keys is that of the document's sample.
 #[derive(Debug, Serialize)]
@@ -56,9 +48,7 @@ pub(super) struct StreamObject {
     video_state: Muted,
     media_provider: &'static str,
     #[serde(skip_serializing_if = "serde_json::Value::is_null")]
-    custom: serde_json::Value,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    metrics: Option<StreamMetrics>,
+    custom: Value,
 }
 
 #[derive(Debug, Serialize)]
@@ -69,36 +59,61 @@ struct Muted {
 /// What `display:["metrics"]` adds, measured over the current group of pictures.
 #[derive(Debug, PartialEq, Serialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
-struct StreamMetrics {
+pub(super) struct StreamMetrics {
     video_width: u32,
     video_height: u32,
     /// Bits a second.
-    video_rate: u64,
-    video_fps: f64,
+    pub(super) video_rate: u64,
+    pub(super) video_fps: f64,
     /// Pictures that hold a B slice.
     video_b_frames: usize,
+    /// RTP packets that never came, since the beginning; absent where the protocol does not tell.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    video_lost: Option<u64>,
+    /// RTP packets asked for again, likewise.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    video_nack: Option<u64>,
+}
+
+/// One that a query means.
+pub(super) struct Found {
+    pub(super) stream: Arc<Stream>,
+    object: Map<String, Value>,
+}
+
+/// All that a query means, oldest first.
+pub(super) fn matching(registry: &Registry, node_id: &str, query: &Query) -> Vec<Found> {
+    let object = |stream: &Stream| match serde_json::to_value(describe(stream, node_id)) {
+        Ok(Value::Object(object)) => object,
+        // It is a struct of plain values.
+        _ => Map::new(),
+    };
+    registry
+        .list()
+        .into_iter()
+        .map(|stream| Found { object: object(&stream), stream })
+        .filter(|found| query.admits(&found.object))
+        .collect()
 }
 
 /// All streams that match.
 ///
 /// # Errors
 /// 404 when none does.
-pub(super) fn find(registry: &Registry, node_id: &str, query: &Query) -> Result<Vec<StreamObject>, ApiError> {
+pub(super) fn find(registry: &Registry, node_id: &str, query: &Query) -> Result<Vec<Value>, ApiError> {
     let with_metrics = query.display.iter().any(|what| what == "metrics");
-    let matches = |stream: &Arc<Stream>| {
-        let publication = stream.publication();
-        query.name.as_ref().is_none_or(|name| *name == publication.name.as_str())
-            && query.media_session_id.as_ref().is_none_or(|id| *id == publication.media_session_id.as_str())
-            // There are no players yet: whatever is listed is somebody's publication.
-            && query.published != Some(false)
-    };
-    let found: Vec<_> = registry
-        .list()
-        .iter()
-        .filter(|stream| matches(stream))
-        .map(|stream| describe(stream, node_id, with_metrics))
-        .collect();
-    if found.is_empty() { Err(ApiError::not_found("Stream not found")) } else { Ok(found) }
+    let mut found = matching(registry, node_id, query);
+    if with_metrics {
+        for Found { stream, object } in &mut found {
+            if let Ok(metrics) = serde_json::to_value(measure(stream)) {
+                object.insert("metrics".to_owned(), metrics);
+            }
+        }
+    }
+    match found.is_empty() {
+        true => Err(ApiError::not_found("Stream not found")),
+        false => Ok(found.into_iter().map(|found| Value::Object(found.object)).collect()),
+    }
 }
 
 /// What comes, or while nothing came yet what was negotiated.
@@ -106,7 +121,7 @@ fn codec(comes: &str, negotiated: &str) -> String {
     if comes.is_empty() { negotiated } else { comes }.to_owned()
 }
 
-fn describe(stream: &Stream, node_id: &str, with_metrics: bool) -> StreamObject {
+fn describe(stream: &Stream, node_id: &str) -> StreamObject {
     let publication = stream.publication();
     let facts = stream.facts();
     let (width, height) = facts.video.as_ref().map_or((0, 0), |params| params.display_size());
@@ -150,7 +165,6 @@ fn describe(stream: &Stream, node_id: &str, with_metrics: bool) -> StreamObject 
         video_state: Muted { muted: facts.video_muted },
         media_provider: publication.protocol.media_provider(),
         custom: publication.custom.clone(),
-        metrics: with_metrics.then(|| measure(&stream.gop(), width, height)),
     }
 }
 
@@ -162,7 +176,9 @@ fn without_secrets(sdp: &str) -> String {
 
 /// Rates between the arrivals of the first and the newest unit. The first one's bytes came before that time, so they are
 /// left out of it.
-fn measure(gop: &Gop, video_width: u32, video_height: u32) -> StreamMetrics {
+pub(super) fn measure(stream: &Stream) -> StreamMetrics {
+    let (gop, facts) = (stream.gop(), stream.facts());
+    let (video_width, video_height) = facts.video.as_ref().map_or((0, 0), |params| params.display_size());
     let seconds = match (gop.units.first(), gop.units.last()) {
         (Some(first), Some(last)) => last.arrived.saturating_duration_since(first.arrived).as_secs_f64(),
         _ => 0.0,
@@ -175,5 +191,26 @@ fn measure(gop: &Gop, video_width: u32, video_height: u32) -> StreamMetrics {
         video_rate: per_second(bytes as f64 * 8.0).round() as u64,
         video_fps: (per_second(gop.units.len().saturating_sub(1) as f64) * 10.0).round() / 10.0,
         video_b_frames: gop.units.iter().filter(|unit| unit.bidirectional).count(),
+        video_lost: facts.reception.map(|reception| reception.lost_packets),
+        video_nack: facts.reception.map(|reception| reception.asked_again),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::clock::Clock;
+    use crate::base::id::{MediaSessionId, StreamName};
+    use crate::edge::rest::query::tests::demand_keys;
+    use crate::hub::{GopLimits, Publication, SourceProtocol};
+
+    #[test]
+    fn every_plain_key_of_a_stream_can_be_asked_for() {
+        let registry = Registry::new(GopLimits { units: 10, bytes: 1000 }, 10);
+        let (name, session) = (StreamName::new("a").unwrap(), MediaSessionId::new("m").unwrap());
+        let publication = Publication::new(name, session, SourceProtocol::Rtmp, Clock::manual().wall());
+        let _publisher = registry.publish(publication, None).unwrap();
+        let found = matching(&registry, "n@192.0.2.1", &Query::default());
+        demand_keys(&found[0].object);
     }
 }

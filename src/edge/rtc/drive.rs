@@ -15,7 +15,7 @@ use crate::base::queue::Offer;
 use crate::base::stop::StopToken;
 use crate::base::wait::{Interest, Waiter};
 use crate::edge::ports::{MediaSocket, RECEIVE_BYTES};
-use crate::hub::{EndReason, Publisher};
+use crate::hub::{EndReason, Publisher, Reception};
 use crate::proto::peer::{CloseCause, Output, Peer, PeerEvent};
 use crate::proto::signal::{EndStatus, Event};
 
@@ -198,6 +198,9 @@ impl Driven {
             if now >= count_at {
                 count_at = now + COUNT_INTERVAL;
                 self.counted.count(&self.peer);
+                let received = self.peer.stats().receiver;
+                publisher
+                    .tell_reception(Reception { lost_packets: received.lost, asked_again: received.nacks });
             }
             self.peer.handle_timeout(now);
         }

@@ -21,7 +21,7 @@ use crate::edge::ports::MediaPorts;
 use crate::edge::rest::error::ApiError;
 use crate::edge::rest::{Rest, path_of};
 use crate::edge::whip::Whip;
-use crate::hub::Registry;
+use crate::hub::{Registry, SourceProtocol};
 
 /// Where the demo page is.
 pub const DEMO_PAGE: &str = "/client2/examples/demo/streaming/stream-snapshot/stream-snapshot.html";
@@ -95,6 +95,11 @@ impl Site {
         let streams = self.registry.list();
         let cached: usize = streams.iter().map(|stream| stream.facts().gop_bytes).sum();
         self.metrics.streams.set(i64::try_from(streams.len()).unwrap_or(i64::MAX));
+        for protocol in SourceProtocol::ALL {
+            let number = streams.iter().filter(|stream| stream.publication().protocol == protocol).count();
+            let gauge = self.metrics.streams_by_protocol.with_label_values(&[protocol.label()]);
+            gauge.set(i64::try_from(number).unwrap_or(i64::MAX));
+        }
         self.metrics.gop_bytes.set(i64::try_from(cached).unwrap_or(i64::MAX));
         self.metrics.panics.set(i64::try_from(threads::panics()).unwrap_or(i64::MAX));
         Response::from_data("text/plain; version=0.0.4; charset=utf-8", self.metrics.render())

@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 use std::fs;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -68,11 +69,13 @@ impl Statistics {
 
     fn groups(&self) -> Vec<Group> {
         let streams = self.registry.list();
-        let published = |protocol: SourceProtocol| {
-            Value::from(streams.iter().filter(|stream| stream.publication().protocol == protocol).count())
+        let published = |protocols: &[SourceProtocol]| {
+            let of_these = |stream: &&Arc<Stream>| protocols.contains(&stream.publication().protocol);
+            Value::from(streams.iter().filter(of_these).count())
         };
         let on_port = |name: &str| self.metrics.connections_by_port.with_label_values(&[name]).get();
         let websocket = on_port("ws") + on_port("wss");
+        let (rtmp, rtsp) = (on_port("rtmp") + on_port("rtmps"), on_port("rtsp"));
         let list = |number: fn(&Stream) -> u64| -> Value {
             let items: Vec<String> = streams
                 .iter()
@@ -92,6 +95,8 @@ impl Statistics {
                 ("connections", self.metrics.connections.get().into()),
                 ("connections_rtmfp", zero()),
                 ("connections_websocket", websocket.into()),
+                ("connections_rtmp", rtmp.into()),
+                ("connections_rtsp", rtsp.into()),
             ],
         }];
         if let Some(size) = self.ports.size() {
@@ -112,14 +117,14 @@ impl Statistics {
             name: "streams_stats",
             // What is not served has no streams; the console wants to read it all the same.
             lines: vec![
-                ("streams_webrtc_in", published(SourceProtocol::WebRtc)),
+                ("streams_webrtc_in", published(&[SourceProtocol::WebRtc])),
                 ("streams_webrtc_out", zero()),
                 ("streams_websocket_out", zero()),
                 ("streams_rtmfp_in", zero()),
                 ("streams_rtmfp_out", zero()),
-                ("streams_rtmp_in", zero()),
+                ("streams_rtmp_in", published(&[SourceProtocol::Rtmp, SourceProtocol::RtmpPull])),
                 ("streams_rtmp_out", zero()),
-                ("streams_rtsp_in", zero()),
+                ("streams_rtsp_in", published(&[SourceProtocol::Rtsp, SourceProtocol::RtspPull])),
                 ("streams_rtsp_out", zero()),
                 ("streams_viewers", list(|stream| stream.facts().subscribers as u64)),
                 ("streams_synchronization", list(|_| 0)),
