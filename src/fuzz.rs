@@ -18,7 +18,8 @@ use crate::media::h264::{framing, slice::SliceStart};
 use crate::media::time::Timestamp;
 use crate::media::track::AudioCodec;
 use crate::proto::dtls::record;
-use crate::proto::rtp::depack_h264::{Depacketized, H264Depacketizer};
+use crate::proto::rtp::depack::{Depacketized, VideoDepacketizer};
+use crate::proto::rtp::depack_h264::H264Depacketizer;
 use crate::proto::rtp::header::RtpPacket;
 use crate::proto::rtp::jitter::{Inserted, JitterBuffer};
 use crate::proto::rtp::receiver::{

@@ -393,6 +393,7 @@ pub(crate) mod tests {
             key,
             disposable: false,
             bidirectional: false,
+            hidden: false,
             params: Arc::new(params),
             data: Bytes::from(vec![0; size_bytes]),
         }

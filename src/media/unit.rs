@@ -19,16 +19,18 @@ pub struct AccessUnit {
     pub pts: Timestamp,
     /// When to decode it; equals `pts` without B-frames.
     pub dts: Timestamp,
-    /// Holds an IDR picture: decoding may begin here.
+    /// Holds an IDR picture, or a keyframe of another codec: decoding may begin here.
     pub key: bool,
     /// No later picture refers to it (`nal_ref_idc` is 0 throughout).
     pub disposable: bool,
     /// Holds a B slice: pictures may come out of the decoder in another order.
     pub bidirectional: bool,
+    /// Later pictures refer to it and it is never shown itself (RFC 6386 section 9.1: `show_frame` is 0).
+    pub hidden: bool,
     /// The parameters in force.
     pub params: Arc<VideoParams>,
     /// H.264: NAL units, each after its length in four bytes, big-endian (AVCC, ISO/IEC 14496-15 section 5.3.2);
-    /// no SPS, PPS, access unit delimiter or filler inside.
+    /// no SPS, PPS, access unit delimiter or filler inside. VP8: the frame as it is.
     pub data: Bytes,
 }
 

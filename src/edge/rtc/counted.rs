@@ -28,10 +28,10 @@ impl Counted {
         self.metrics.rtp_received_total.inc_by(since(|stats| stats.receiver.packets));
         self.metrics.rtp_lost_total.inc_by(since(|stats| stats.receiver.lost));
         self.metrics.keyframe_requests_total.inc_by(since(|stats| stats.receiver.keyframe_requests));
-        self.metrics
-            .bad_input_total
-            .with_label_values(&["h264"])
-            .inc_by(since(|stats| stats.receiver.units_unusable));
+        if let Some(error) = now.receiver.last_unit_error {
+            let unusable = since(|stats| stats.receiver.units_unusable);
+            self.metrics.bad_input_total.with_label_values(&[error.codec()]).inc_by(unusable);
+        }
         let error_before = self.before.as_ref().and_then(|before| before.receiver.last_unit_error);
         if let Some(error) = now.receiver.last_unit_error.filter(|error| Some(*error) != error_before) {
             tracing::warn!("pictures of {} cannot be used: {error}", self.name);

@@ -260,6 +260,7 @@ impl UnitBuilder {
             key,
             disposable: !self.picture.referred,
             bidirectional: self.picture.bidirectional,
+            hidden: false,
             params: self.params_of_picture(key)?,
             // An exact copy: the cache holds units for long, the working buffer is larger than most.
             data: Bytes::copy_from_slice(&self.picture.data),

@@ -1,44 +1,19 @@
 //! H.264 out of RTP (RFC 6184): single NAL unit packets, STAP-A and FU-A, packetization modes 0 and 1.
-//!
-//! The rule of loss: a picture with a hole is dropped, and so is everything after it up to the next IDR picture that
-//! came whole. No picture is better than a wrong one.
 
 use std::collections::VecDeque;
 use std::time::Instant;
 
+use super::depack::{Chain, Depacketized, VideoDepacketizer};
 use super::header::RtpPacket;
-use crate::media::h264::assemble::{UnitBuilder, UnitError, UnitTimes};
+use crate::media::h264::assemble::{UnitBuilder, UnitTimes};
 use crate::media::h264::{NalHeader, NalType};
 use crate::media::time::{Timestamp, Unwrap32};
 use crate::media::track::{Rotation, VideoParams};
-use crate::media::unit::AccessUnit;
 
 /// RFC 6184 table 1: aggregation with 16-bit sizes.
 const STAP_A: u8 = 24;
 /// RFC 6184 table 1: fragment.
 const FU_A: u8 = 28;
-
-/// What comes out of a [`H264Depacketizer`].
-#[derive(Clone, Debug)]
-pub enum Depacketized {
-    /// A whole picture that can be decoded with those delivered before it.
-    Unit(AccessUnit),
-    /// Something was lost: what was delivered so far has no continuation. Told once, before the next IDR picture.
-    Gap,
-}
-
-/// Counts of one depacketizer.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct DepacketizerCounts {
-    /// Pictures delivered.
-    pub units: u64,
-    /// Pictures dropped: damaged, or without what they refer to.
-    pub dropped: u64,
-    /// Those among them that came whole and cannot be used for what they hold.
-    pub unusable: u64,
-    /// [`Depacketized::Gap`]s.
-    pub gaps: u64,
-}
 
 /// Packets of one source in sending order in, pictures out.
 #[derive(Debug)]
@@ -46,12 +21,9 @@ pub struct H264Depacketizer {
     builder: UnitBuilder,
     time: Unwrap32,
     open: Option<OpenUnit>,
-    /// Only an IDR picture helps: none was delivered yet, or something was lost since.
-    waits_for_idr: bool,
     /// Packets were lost since the last one that was seen.
     hole: bool,
-    counts: DepacketizerCounts,
-    last_error: Option<UnitError>,
+    chain: Chain,
 }
 
 #[derive(Debug)]
@@ -74,29 +46,9 @@ impl H264Depacketizer {
             builder: UnitBuilder::new(pixels_max),
             time: Unwrap32::default(),
             open: None,
-            waits_for_idr: true,
             hole: false,
-            counts: DepacketizerCounts::default(),
-            last_error: None,
+            chain: Chain::default(),
         }
-    }
-
-    /// Counts so far.
-    #[must_use]
-    pub fn counts(&self) -> DepacketizerCounts {
-        self.counts
-    }
-
-    /// Whether nothing can be delivered before an IDR picture comes.
-    #[must_use]
-    pub fn waits_for_idr(&self) -> bool {
-        self.waits_for_idr
-    }
-
-    /// Why the last picture that was dropped for its content was dropped.
-    #[must_use]
-    pub fn last_error(&self) -> Option<UnitError> {
-        self.last_error
     }
 
     /// The parameters of the last picture delivered.
@@ -105,19 +57,46 @@ impl H264Depacketizer {
         self.builder.params().map(AsRef::as_ref)
     }
 
-    /// Tells that packets before the next one never came.
-    pub fn mark_lost(&mut self, out: &mut VecDeque<Depacketized>) {
+    fn finish(&mut self, out: &mut VecDeque<Depacketized>) {
+        let Some(open) = self.open.take() else { return };
+        let times = UnitTimes {
+            arrived: open.arrived,
+            pts: Timestamp::video(open.ticks),
+            // RTP carries no decoding time. Senders here reorder nothing, so the two are one.
+            dts: Timestamp::video(open.ticks),
+        };
+        if open.damaged {
+            self.builder.discard();
+            self.chain.drop_picture(out);
+            return;
+        }
+        match self.builder.finish(times) {
+            Ok(None) => {}
+            Ok(Some(unit)) => self.chain.offer(unit, out),
+            Err(error) => self.chain.refuse(error, out),
+        }
+    }
+}
+
+impl VideoDepacketizer for H264Depacketizer {
+    fn mark_lost(&mut self, out: &mut VecDeque<Depacketized>) {
         self.hole = true;
         if self.open.take().is_some() {
             self.builder.discard();
-            self.counts.dropped += 1;
+            self.chain.drop_picture(out);
         }
-        self.break_chain(out);
+        self.chain.break_off(out);
     }
 
-    /// Takes the next packet in sequence. `rotation` is what its video-orientation extension says, if it has one: it
-    /// holds for the picture of this packet and those that follow.
-    pub fn push(
+    fn restart(&mut self, out: &mut VecDeque<Depacketized>) {
+        self.mark_lost(out);
+    }
+
+    fn chain(&self) -> &Chain {
+        &self.chain
+    }
+
+    fn push(
         &mut self,
         packet: &RtpPacket<'_>,
         arrived: Instant,
@@ -151,48 +130,6 @@ impl H264Depacketizer {
         }
         if packet.marker {
             self.finish(out);
-        }
-    }
-
-    fn finish(&mut self, out: &mut VecDeque<Depacketized>) {
-        let Some(open) = self.open.take() else { return };
-        let times = UnitTimes {
-            arrived: open.arrived,
-            pts: Timestamp::video(open.ticks),
-            // RTP carries no decoding time. Senders here reorder nothing, so the two are one.
-            dts: Timestamp::video(open.ticks),
-        };
-        if open.damaged {
-            self.builder.discard();
-            self.drop_unit(out);
-            return;
-        }
-        match self.builder.finish(times) {
-            Ok(None) => {}
-            Ok(Some(unit)) if unit.key || !self.waits_for_idr => {
-                self.waits_for_idr = false;
-                self.counts.units += 1;
-                out.push_back(Depacketized::Unit(unit));
-            }
-            Ok(Some(_)) => self.counts.dropped += 1,
-            Err(error) => {
-                self.last_error = Some(error);
-                self.counts.unusable += 1;
-                self.drop_unit(out);
-            }
-        }
-    }
-
-    fn drop_unit(&mut self, out: &mut VecDeque<Depacketized>) {
-        self.counts.dropped += 1;
-        self.break_chain(out);
-    }
-
-    fn break_chain(&mut self, out: &mut VecDeque<Depacketized>) {
-        if !self.waits_for_idr {
-            self.waits_for_idr = true;
-            self.counts.gaps += 1;
-            out.push_back(Depacketized::Gap);
         }
     }
 }

@@ -6,6 +6,7 @@ use rand::{Rng as _, SeedableRng as _};
 
 use super::*;
 use crate::base::clock::Clock;
+use crate::media::h264::assemble::UnitError;
 use crate::media::h264::tests::{PPS, SPS_640X360};
 use crate::proto::rtp::jitter::{Inserted, JitterBuffer};
 use crate::proto::rtp::pack_h264::{PAYLOAD_BYTES_MAX, pack, packet};
@@ -124,15 +125,15 @@ fn a_hole_before_padding_is_still_a_hole() {
     let mut out = VecDeque::new();
     depacketizer.mark_lost(&mut out);
     assert_eq!(push_all(&mut depacketizer, &[(2, false, &[]), (3, true, &idr_slice(5, 1))]), []);
-    assert!(depacketizer.waits_for_idr());
+    assert!(depacketizer.chain().waits_for_keyframe());
 }
 
 #[test]
 fn an_idr_with_unknown_parameters_is_not_delivered() {
     let mut depacketizer = H264Depacketizer::new(u64::MAX);
     assert_eq!(push_all(&mut depacketizer, &[(1, true, &idr_slice(9, 1))]), []);
-    assert!(depacketizer.waits_for_idr());
-    assert_eq!(depacketizer.last_error(), Some(UnitError::UnknownParameters(0)));
+    assert!(depacketizer.chain().waits_for_keyframe());
+    assert_eq!(depacketizer.chain().last_error(), Some(UnitError::UnknownParameters(0).into()));
 }
 
 #[test]
@@ -151,7 +152,7 @@ fn fifty_thousand_fragments_without_an_end_stay_within_bounds() {
     let bytes = bytes(50_000, 2, true, &payload);
     depacketizer.push(&RtpPacket::parse(&bytes).unwrap(), now, None, &mut out);
     assert_eq!(summary(out), [Err(())]);
-    assert_eq!(depacketizer.last_error(), Some(UnitError::TooLarge));
+    assert_eq!(depacketizer.chain().last_error(), Some(UnitError::TooLarge.into()));
 }
 
 #[test]

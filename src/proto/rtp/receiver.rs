@@ -5,14 +5,15 @@ use std::time::{Duration, Instant};
 
 use thiserror::Error;
 
-use super::depack_h264::{Depacketized, DepacketizerCounts};
+use super::depack::{Depacketized, DepacketizerCounts, Unusable, VideoDepacketizer};
+use super::depack_h264::H264Depacketizer;
+use super::depack_vp8::Vp8Depacketizer;
 use super::header::{HeaderError, RtpPacket};
 use super::jitter::JitterCounts;
 use super::rate::{JUDGE_INTERVAL, RateEstimator};
 pub use super::rtcp::RtcpError;
 use super::rtcp::{self, NACK_SEQUENCES_MAX, RtcpPacket, RtcpWriter};
 use super::track::{Made, Media, Track};
-use crate::media::h264::assemble::UnitError;
 use crate::media::track::AudioCodec;
 use crate::media::unit::{AccessUnit, AudioFrame};
 
@@ -40,6 +41,18 @@ pub enum TrackKind {
 pub enum VideoPayload {
     /// RFC 6184, packetization modes 0 and 1.
     H264,
+    /// RFC 7741.
+    Vp8,
+}
+
+impl VideoPayload {
+    /// What takes pictures out of this format; pictures of more than `pixels_max` pixels are refused.
+    pub(super) fn depacketizer(self, pixels_max: u64) -> Box<dyn VideoDepacketizer> {
+        match self {
+            Self::H264 => Box::new(H264Depacketizer::new(pixels_max)),
+            Self::Vp8 => Box::new(Vp8Depacketizer::new(pixels_max)),
+        }
+    }
 }
 
 /// One media section of the answer.
@@ -151,7 +164,7 @@ pub struct ReceiverStats {
     /// damaged.
     pub units_unusable: u64,
     /// What was wrong with the last of those.
-    pub last_unit_error: Option<UnitError>,
+    pub last_unit_error: Option<Unusable>,
     /// [`ReceiverOutput::Gap`]s.
     pub gaps: u64,
     /// The newest allowance told to the sender, in bits a second.
@@ -449,8 +462,8 @@ impl Receiver {
         let mut last_unit_error = None;
         for track in &self.tracks {
             if let Media::Video(depacketizer) = &track.media {
-                video = depacketizer.counts();
-                last_unit_error = depacketizer.last_error();
+                video = depacketizer.chain().counts();
+                last_unit_error = depacketizer.chain().last_error();
             }
         }
         ReceiverStats {

@@ -5,6 +5,7 @@ use rand::{Rng as _, SeedableRng as _};
 
 use super::*;
 use crate::base::clock::Clock;
+use crate::media::h264::assemble::UnitError;
 use crate::media::h264::framing::avcc_units;
 use crate::media::h264::parameter_sets::ParameterSetError;
 use crate::media::h264::sps::SpsError;
@@ -306,7 +307,7 @@ fn a_stream_that_cannot_be_used_is_asked_less_and_less_and_tells_why() {
     assert!((15..25).contains(&requests), "{requests}");
     let stats = receiver.stats();
     let refused = ParameterSetError::Sps(SpsError::Pixels(640 * 368));
-    assert_eq!(stats.last_unit_error, Some(UnitError::ParameterSet(refused)));
+    assert_eq!(stats.last_unit_error, Some(UnitError::ParameterSet(refused).into()));
     assert_eq!((stats.units_unusable, stats.units), (600, 0));
 }
 

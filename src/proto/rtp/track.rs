@@ -4,10 +4,10 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::depack_h264::{Depacketized, H264Depacketizer};
+use super::depack::{Depacketized, VideoDepacketizer};
 use super::header::RtpPacket;
 use super::jitter::{Inserted, JitterBuffer, JitterCounts};
-use super::receiver::{ReceiverOutput, TrackKind, TrackSettings, VideoPayload};
+use super::receiver::{ReceiverOutput, TrackKind, TrackSettings};
 use super::source::SourceStats;
 use super::{opus, orientation};
 use crate::media::time::{Unwrap32, VIDEO_TIMESCALE};
@@ -35,7 +35,7 @@ pub(super) struct Track {
 
 #[derive(Debug)]
 pub(super) enum Media {
-    Video(Box<H264Depacketizer>),
+    Video(Box<dyn VideoDepacketizer>),
     Audio { params: Arc<AudioParams>, time: Unwrap32 },
 }
 
@@ -56,9 +56,7 @@ pub(super) struct Made {
 impl Track {
     pub(super) fn new(settings: TrackSettings, pixels_max: u64) -> Self {
         let media = match &settings.kind {
-            TrackKind::Video { codec: VideoPayload::H264 } => {
-                Media::Video(Box::new(H264Depacketizer::new(pixels_max)))
-            }
+            TrackKind::Video { codec } => Media::Video(codec.depacketizer(pixels_max)),
             TrackKind::Audio { codec, clock_rate, channels } => {
                 let (codec, sample_rate) = (codec.clone(), *clock_rate);
                 let params = Arc::new(AudioParams { codec, sample_rate, channels: *channels });
@@ -95,12 +93,13 @@ impl Track {
         }
     }
 
-    /// Whether a picture was dropped since the last call and only an IDR picture helps.
+    /// Whether a picture was dropped since the last call and only a keyframe helps.
     pub(super) fn needs_keyframe(&mut self) -> bool {
         let Media::Video(depacketizer) = &self.media else { return false };
-        let dropped = depacketizer.counts().dropped;
+        let chain = depacketizer.chain();
+        let dropped = chain.counts().dropped;
         let is_new = dropped > std::mem::replace(&mut self.dropped_seen, dropped);
-        is_new && depacketizer.waits_for_idr()
+        is_new && chain.waits_for_keyframe()
     }
 
     pub(super) fn take(
@@ -133,7 +132,7 @@ impl Track {
         if let Some(old) = self.source.take() {
             self.past = self.past + old.jitter.counts();
             if let Media::Video(depacketizer) = &mut self.media {
-                depacketizer.mark_lost(&mut made.video);
+                depacketizer.restart(&mut made.video);
             }
             let passed = self.last_rtp.map_or(Duration::ZERO, |at| now.saturating_duration_since(at));
             let ticks = passed.as_micros() * u128::from(clock_rate.get()) / 1_000_000;

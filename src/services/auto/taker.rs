@@ -96,7 +96,7 @@ impl Taker {
         }
         self.pending.push(unit.clone());
         let run = unit.seq / self.rate;
-        if self.last_run.is_some_and(|last| run <= last) {
+        if unit.hidden || self.last_run.is_some_and(|last| run <= last) {
             return;
         }
         match self.decode(stop) {

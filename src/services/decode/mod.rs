@@ -97,15 +97,16 @@ pub fn decoder_has_assembly() -> bool {
     env!("DECODER_HAS_ASSEMBLY") == "yes"
 }
 
-/// The unit whose picture is shown last: the newest one, except in a stream with B-frames, where it is the one of the
-/// highest presentation time. There the units after it in decoding order are shown before it.
+/// The unit whose picture is shown last: the newest one that is shown at all, except in a stream with B-frames, where it is
+/// the one of the highest presentation time. There the units after it in decoding order are shown before it.
 #[must_use]
 pub fn newest_shown(gop: &Gop) -> Option<&Arc<AccessUnit>> {
-    let newest = gop.newest()?;
+    let mut shown = gop.units.iter().filter(|unit| !unit.hidden);
     if !gop.units.iter().any(|unit| unit.bidirectional) {
-        return Some(newest);
+        return shown.next_back();
     }
-    gop.units.iter().max_by_key(|unit| unit.pts.rescale(newest.pts.timescale).ticks)
+    let timescale = gop.newest()?.pts.timescale;
+    shown.max_by_key(|unit| unit.pts.rescale(timescale).ticks)
 }
 
 /// One stream's decoder. It takes a decoder of the library when there is something to decode, about 22 MB at 720p,

@@ -101,7 +101,7 @@ struct Following {
     decoder: StreamDecoder,
     /// Presentation time of the picture that is shown last in this group.
     newest: Option<Timestamp>,
-    /// B-frames were seen: a unit may be shown before one that was decoded earlier.
+    /// B-frames or hidden ones were seen: a unit may be shown before one that was decoded earlier, or not at all.
     reorders: bool,
     /// The picture that is shown last was decoded, and not copied.
     owed: bool,
@@ -114,9 +114,12 @@ struct Following {
 impl Following {
     /// Takes the next unit. `more`: others wait behind it, so that its picture will not be the newest for long.
     fn take(&mut self, unit: &AccessUnit, more: bool) -> Result<Option<Told>, DecodeError> {
-        self.reorders |= unit.bidirectional;
+        self.reorders |= unit.bidirectional || unit.hidden;
+        if unit.key {
+            self.newest = None;
+        }
         let later = |newest: Timestamp| unit.pts.since(newest).is_some_and(|by| !by.is_zero());
-        let shows = unit.key || !self.reorders || self.newest.is_none_or(later);
+        let shows = !unit.hidden && (!self.reorders || self.newest.is_none_or(later));
         if shows {
             self.newest = Some(unit.pts);
         }

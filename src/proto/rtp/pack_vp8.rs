@@ -1,0 +1,43 @@
+//! VP8 into RTP payloads (RFC 7741): a frame in pieces of nearly equal size, each after a descriptor with a picture
+//! identifier of 15 bits.
+
+/// Bytes of the descriptor that is written here.
+const DESCRIPTOR_BYTES: usize = 4;
+
+/// Counts the frames of one source.
+#[derive(Clone, Copy, Debug)]
+pub struct Vp8Packer {
+    picture_id: u16,
+}
+
+impl Vp8Packer {
+    /// One whose first frame bears this picture identifier, of 15 bits; RFC 7741 section 4.2 wants it random.
+    #[must_use]
+    pub fn new(picture_id: u16) -> Self {
+        Self { picture_id: picture_id & 0x7FFF }
+    }
+
+    /// Cuts the next frame into payloads of at most `payload_bytes_max` bytes, in sending order. The last one takes the
+    /// marker bit. An empty frame gives none. A `payload_bytes_max` below 16 counts as 16.
+    #[must_use]
+    pub fn pack(&mut self, frame: &[u8], payload_bytes_max: usize) -> Vec<Vec<u8>> {
+        if frame.is_empty() {
+            return Vec::new();
+        }
+        let [high, low] = self.picture_id.to_be_bytes();
+        self.picture_id = self.picture_id.wrapping_add(1) & 0x7FFF;
+        let most = payload_bytes_max.max(16) - DESCRIPTOR_BYTES;
+        // A last piece of a few bytes costs as much as a full one.
+        let piece_bytes = frame.len().div_ceil(frame.len().div_ceil(most));
+        let pieces = frame.chunks(piece_bytes).enumerate().map(|(position, piece)| {
+            // X with S in the first piece, I, M with the identifier. Partitions may be cut anywhere (section 4.4); that
+            // all pieces name partition 0 then only says where the first one begins.
+            let start = if position == 0 { 0x10 } else { 0 };
+            let mut payload = Vec::with_capacity(DESCRIPTOR_BYTES + piece.len());
+            payload.extend_from_slice(&[0x80 | start, 0x80, 0x80 | high, low]);
+            payload.extend_from_slice(piece);
+            payload
+        });
+        pieces.collect()
+    }
+}
