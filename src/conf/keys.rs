@@ -118,8 +118,9 @@ keys! {
         "connections_per_address_max" = "200" => connections_per_address_max: u64, Whole { from: 1, to: 1_000_000 };
     }
     "Streams" {
-        /// Codecs in order of preference. Served are opus for sound and h264 for video; other names are passed over.
-        "codecs" = "opus,h264" => codecs: Vec<String>, Words;
+        /// Codecs in order of preference. Taken from publishers over WebRTC are opus for sound, h264 and vp8 for video; other
+        /// names are passed over.
+        "codecs" = "opus,h264,vp8" => codecs: Vec<String>, Words;
         /// Whether a publication without RTP ends, and after how many seconds.
         "rtp_activity_detecting" = "true,60" => rtp_activity: Option<Duration>, SwitchAndSeconds { to: 86_400 };
         /// Streams that may be published at once.

@@ -39,7 +39,7 @@ pub struct PeerSettings {
     /// Addresses that its socket is reachable at, best first; at least one.
     pub candidates: Vec<SocketAddr>,
     /// Names of codecs that may be used, in the order of preference (`codecs` of the configuration). Names of others
-    /// than `opus` and `h264` are passed over.
+    /// than `opus`, `h264` and `vp8` are passed over.
     pub codecs: Vec<String>,
     /// What is shown in the DTLS handshake.
     pub certificate: Arc<Certificate>,
@@ -66,7 +66,7 @@ pub struct PeerSettings {
 pub struct Answer {
     /// The session description.
     pub sdp: String,
-    /// The codec of the pictures, "H264"; `None` without pictures.
+    /// The codec of the pictures, "H264" or "VP8"; `None` without pictures.
     pub video_codec: Option<&'static str>,
     /// The codec of the sound, "opus"; `None` without sound.
     pub audio_codec: Option<&'static str>,
@@ -476,6 +476,7 @@ fn track_settings(offer: &Offer, taken: &Accepted) -> TrackSettings {
     TrackSettings {
         kind: match taken.known {
             KnownCodec::H264 => TrackKind::Video { codec: VideoPayload::H264 },
+            KnownCodec::Vp8 => TrackKind::Video { codec: VideoPayload::Vp8 },
             KnownCodec::Opus => TrackKind::Audio {
                 codec: AudioCodec::Opus,
                 clock_rate: NonZeroU32::new(taken.codec.clock_rate).unwrap_or(NonZeroU32::MIN),

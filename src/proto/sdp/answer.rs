@@ -8,6 +8,7 @@ use std::fmt::Write as _;
 use std::net::{IpAddr, SocketAddr};
 
 use super::SdpError;
+pub use super::codec::KnownCodec;
 use super::offer::{Codec, Offer, Section, Setup};
 use crate::proto::dtls::Fingerprint;
 
@@ -17,9 +18,6 @@ pub const VIDEO_ORIENTATION: &str = "urn:3gpp:video-orientation";
 pub const MID: &str = "urn:ietf:params:rtp-hdrext:sdes:mid";
 /// Header extension that carries the time of sending, for bandwidth estimation.
 pub const ABS_SEND_TIME: &str = "http://www.webrtc.org/experiments/rtp-hdrext/abs-send-time";
-
-/// Feedback that the receiver gives, as `a=rtcp-fb` spells it.
-const VIDEO_FEEDBACK: [&str; 4] = ["nack", "nack pli", "ccm fir", "goog-remb"];
 
 /// Why no answer can be given.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -70,75 +68,6 @@ pub struct Accepted {
     pub feedback: Vec<&'static str>,
     /// Header extensions that both sides know.
     pub extensions: Vec<(u8, &'static str)>,
-}
-
-/// Codecs that can be received.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum KnownCodec {
-    /// RFC 7587.
-    Opus,
-    /// RFC 6184.
-    H264,
-}
-
-impl KnownCodec {
-    /// The name in `a=rtpmap` and in status messages.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Opus => "opus",
-            Self::H264 => "H264",
-        }
-    }
-
-    fn media(self) -> &'static str {
-        match self {
-            Self::Opus => "audio",
-            Self::H264 => "video",
-        }
-    }
-
-    /// Finds the codec behind a name of the configuration; `None` for those that cannot be received.
-    fn from_setting(name: &str) -> Option<Self> {
-        [Self::Opus, Self::H264].into_iter().find(|known| known.name().eq_ignore_ascii_case(name.trim()))
-    }
-
-    /// How well an offered payload type suits: lower is better, `None` where it is another codec or a variant that
-    /// cannot be decoded.
-    fn rank(self, codec: &Codec) -> Option<u8> {
-        if !codec.name.eq_ignore_ascii_case(self.name()) {
-            return None;
-        }
-        match self {
-            Self::Opus => (codec.clock_rate == 48_000 && codec.channels == 2).then_some(0),
-            Self::H264 if codec.clock_rate == 90_000 => {
-                // RFC 6184 section 8.1: mode 0 where unsaid; mode 2 (interleaved) is not received.
-                let mode = codec.parameter("packetization-mode").unwrap_or("0");
-                let mode = match mode {
-                    "1" => 0,
-                    "0" => 10,
-                    _ => return None,
-                };
-                Some(mode + profile_rank(codec.parameter("profile-level-id"))?)
-            }
-            Self::H264 => None,
-        }
-    }
-}
-
-/// Constrained baseline first, which every sender and decoder knows (RFC 7742 section 6.2), then main, high, and
-/// baseline, which in theory allows slice groups. Others (4:2:2, 4:4:4, extended) cannot be decoded.
-fn profile_rank(profile_level_id: Option<&str>) -> Option<u8> {
-    let Some(text) = profile_level_id else { return Some(0) };
-    let value = u32::from_str_radix(text, 16).ok().filter(|_| text.len() == 6)?;
-    let [_, profile, constraints, _] = value.to_be_bytes();
-    match (profile, constraints & 0x40 != 0) {
-        (66, true) => Some(0),
-        (77, _) => Some(1),
-        (100, _) => Some(2),
-        (66, false) => Some(3),
-        _ => None,
-    }
 }
 
 /// What the server adds to an answer.
@@ -254,16 +183,16 @@ fn accept(index: usize, section: &Section, known: &[KnownCodec]) -> Option<Accep
     known.iter().filter(|known| known.media() == section.media).find_map(|known| {
         let ranked = section.codecs.iter().filter_map(|codec| Some((known.rank(codec)?, codec)));
         let (_, codec) = ranked.min_by_key(|(rank, _)| *rank)?;
-        let video = *known == KnownCodec::H264;
-        let feedback: &[&'static str] = if video { &VIDEO_FEEDBACK } else { &[] };
-        let extensions: &[&'static str] =
-            if video { &[MID, ABS_SEND_TIME, VIDEO_ORIENTATION] } else { &[MID, ABS_SEND_TIME] };
         Some(Accepted {
             index,
             codec: codec.clone(),
             known: *known,
-            feedback: feedback.iter().copied().filter(|kind| codec.offers_feedback(kind)).collect(),
-            extensions: extensions.iter().filter_map(|uri| Some((section.extension(uri)?, *uri))).collect(),
+            feedback: known.feedback().iter().copied().filter(|kind| codec.offers_feedback(kind)).collect(),
+            extensions: known
+                .extensions()
+                .iter()
+                .filter_map(|uri| Some((section.extension(uri)?, *uri)))
+                .collect(),
         })
     })
 }
@@ -372,15 +301,13 @@ fn write_taken(
     write_transport(text, section, local, "recvonly")?;
     let (name, rate) = (taken.known.name(), taken.codec.clock_rate);
     write!(text, "a=rtpmap:{number} {name}/{rate}")?;
-    match taken.known {
-        KnownCodec::Opus => {
-            write!(text, "/{}\r\n", taken.codec.channels)?;
-            write!(text, "a=fmtp:{number} minptime=10;useinbandfec=1\r\n")?;
-        }
-        KnownCodec::H264 => {
-            text.push_str("\r\n");
-            write_h264_format(text, &taken.codec, local.bitrate_start_kbps)?;
-        }
+    if taken.codec.channels > 1 {
+        write!(text, "/{}", taken.codec.channels)?;
+    }
+    text.push_str("\r\n");
+    let parameters = taken.known.parameters(&taken.codec, local.bitrate_start_kbps);
+    if !parameters.is_empty() {
+        write!(text, "a=fmtp:{number} {}\r\n", parameters.join(";"))?;
     }
     for kind in &taken.feedback {
         write!(text, "a=rtcp-fb:{number} {kind}\r\n")?;
@@ -389,24 +316,6 @@ fn write_taken(
         write!(text, "a=extmap:{id} {uri}\r\n")?;
     }
     Ok(())
-}
-
-/// RFC 6184 section 8.2.2: profile and mode are the offered ones; parameters that the offer leaves out stay at
-/// their defaults.
-fn write_h264_format(text: &mut String, codec: &Codec, bitrate_start_kbps: u64) -> std::fmt::Result {
-    let mut said: Vec<String> = ["level-asymmetry-allowed", "packetization-mode", "profile-level-id"]
-        .into_iter()
-        .filter_map(|name| Some((name, codec.parameter(name)?)))
-        .filter(|(_, value)| value.bytes().all(|byte| byte.is_ascii_alphanumeric()))
-        .map(|(name, value)| format!("{name}={value}"))
-        .collect();
-    if bitrate_start_kbps > 0 {
-        said.push(format!("x-google-start-bitrate={bitrate_start_kbps}"));
-    }
-    if said.is_empty() {
-        return Ok(());
-    }
-    write!(text, "a=fmtp:{} {}\r\n", codec.payload_type, said.join(";"))
 }
 
 /// A section that is not taken keeps its place with port 0 (RFC 3264 section 6).

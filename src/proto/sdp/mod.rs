@@ -4,6 +4,7 @@
 //! describes (`ice`, `dtls`) and the tracks (`rtp`).
 
 pub mod answer;
+pub mod codec;
 pub mod offer;
 pub mod viewer;
 

@@ -9,7 +9,7 @@ use crate::proto::dtls::Fingerprint;
 const CHROMIUM: &str = include_str!("../../../tests/data/sdp/chromium_156_publish_offer.sdp");
 
 fn codecs() -> Vec<String> {
-    ["opus", "alaw", "telephone-event", "vp8", "h264", "mpv"].map(str::to_owned).to_vec()
+    ["opus", "alaw", "telephone-event", "h264", "vp8", "mpv"].map(str::to_owned).to_vec()
 }
 
 fn answer_to(text: &str) -> Result<String, NegotiationError> {
@@ -141,7 +141,8 @@ fn every_profile_and_mode_that_chromium_offers_can_be_answered() {
     }
     let one = |profile: &str| {
         let only = without(CHROMIUM, |line| {
-            line.starts_with("a=rtpmap:") && line.contains("H264") && !line.contains(":102 ")
+            let is_video = line.contains("H264") || line.contains("VP8");
+            line.starts_with("a=rtpmap:") && is_video && !line.contains(":102 ")
         });
         answer_to(&only.replace("profile-level-id=42001f", &format!("profile-level-id={profile}")))
     };
@@ -191,7 +192,8 @@ fn a_player_is_not_a_publisher() {
 
 #[test]
 fn codecs_decide() {
-    assert_eq!(answer_to(&strip_codecs(CHROMIUM, "H264")), Err(NegotiationError::NoCommonCodecs));
+    let neither = strip_codecs(&strip_codecs(CHROMIUM, "H264"), "VP8");
+    assert_eq!(answer_to(&neither), Err(NegotiationError::NoCommonCodecs));
     let answer = answer_to(&strip_codecs(CHROMIUM, "opus")).unwrap();
     assert!(
         answer.contains("m=audio 0 ") && answer.contains("m=video 31002 "),
@@ -202,7 +204,7 @@ fn codecs_decide() {
         Negotiated::publisher(&offer, &names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>())
     };
     assert!(only(&["H264"]).unwrap().audio.is_none());
-    assert_eq!(only(&["vp8", "opus"]).unwrap_err(), NegotiationError::NoCommonCodecs);
+    assert_eq!(only(&["vp9", "opus"]).unwrap_err(), NegotiationError::NoCommonCodecs);
 }
 
 #[test]
@@ -309,4 +311,36 @@ fn a_start_rate_is_told_beside_the_codecs_parameters() {
     let told = answer_with(CHROMIUM, 1500).unwrap();
     assert!(told.contains("profile-level-id=42e01f;x-google-start-bitrate=1500\r\n"));
     assert!(!answer_to(CHROMIUM).unwrap().contains("x-google"));
+}
+
+#[test]
+fn vp8_is_taken_where_it_stands_first_or_h264_is_not_offered() {
+    let answer_by = |text: &str, codecs: [&str; 3]| {
+        let offer = Offer::parse(text).unwrap();
+        Negotiated::publisher(&offer, &codecs.map(str::to_owned)).map(|agreed| agreed.video.unwrap())
+    };
+    let h264_first = ["opus", "h264", "vp8"];
+    assert_eq!(answer_by(CHROMIUM, h264_first).unwrap().known, KnownCodec::H264);
+    let taken = answer_by(CHROMIUM, ["opus", "vp8", "h264"]).unwrap();
+    assert_eq!((taken.known, taken.codec.payload_type), (KnownCodec::Vp8, 96));
+    let without_h264 = strip_codecs(CHROMIUM, "H264");
+    let taken = answer_by(&without_h264, h264_first).unwrap();
+    assert_eq!(taken.known, KnownCodec::Vp8);
+    assert_eq!(taken.feedback, ["nack", "nack pli", "ccm fir", "goog-remb"]);
+    assert_eq!(
+        answer_by(&strip_codecs(&without_h264, "VP8"), h264_first),
+        Err(NegotiationError::NoCommonCodecs),
+        "VP9 and AV1 alone"
+    );
+}
+
+#[test]
+fn an_answer_with_vp8_leaves_repair_out_and_says_how_fast_to_begin() {
+    let answer = answer_with(&strip_codecs(CHROMIUM, "H264"), 1500).unwrap();
+    let video = &sections(&answer)[1];
+    assert!(video.starts_with("m=video 31002 UDP/TLS/RTP/SAVPF 96\n"), "{video}");
+    assert!(video.contains("a=rtpmap:96 VP8/90000\na=fmtp:96 x-google-start-bitrate=1500\n"), "{video}");
+    assert!(!["rtx", "red", "ulpfec", "flexfec"].iter().any(|repair| answer.contains(repair)), "{answer}");
+    let answer = answer_to(&strip_codecs(CHROMIUM, "H264")).unwrap();
+    assert!(!answer.contains("a=fmtp:96"), "VP8 has no parameters of its own: {answer}");
 }
