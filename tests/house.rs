@@ -181,6 +181,7 @@ const DOORS: &[(&str, &[&str])] = &[
     ("rouille", &["src/edge/http", "src/edge/rest", "src/edge/web", "src/edge/whip"]),
     ("rtp", &["src/proto/rtp/"]),
     ("rust_embed", &["src/edge/web"]),
+    ("rust_h264", &["src/services/decode"]),
     ("rustix", &["src/base/", "src/services/auto/store.rs", "src/edge/web/files.rs"]),
     ("rustls", &["src/edge/tls", "src/proto/dtls"]),
     ("signal_hook", &["src/cli.rs"]),

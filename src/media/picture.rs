@@ -5,8 +5,8 @@ use std::time::Instant;
 
 use super::track::VideoParams;
 
-/// A decoded picture as the decoder gives it: three planes of 8-bit samples, chroma halved both ways (I420),
-/// cropped to the track's width × height, not rotated.
+/// A decoded picture as the decoder gives it: three planes of 8-bit samples, cropped to the track's width × height, not
+/// rotated.
 #[derive(Clone, Debug)]
 pub struct YuvPicture {
     /// `seq` of the access unit it was decoded from.
@@ -15,12 +15,35 @@ pub struct YuvPicture {
     pub arrived: Instant,
     /// The track's parameters at that unit: size, colour, rotation.
     pub params: Arc<VideoParams>,
+    /// How often `u` and `v` are sampled.
+    pub sampling: ChromaSampling,
     /// Luma: height rows of width samples, no padding.
     pub y: Vec<u8>,
-    /// Blue difference: (height + 1) / 2 rows of (width + 1) / 2 samples.
+    /// Blue difference: [`ChromaSampling::rows`] rows of (width + 1) / 2 samples.
     pub u: Vec<u8>,
     /// Red difference, likewise.
     pub v: Vec<u8>,
+}
+
+/// How often chroma is sampled; across it is halved in both.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ChromaSampling {
+    /// 4:2:0: halved down, too (I420).
+    #[default]
+    Yuv420,
+    /// 4:2:2: a row of chroma for each row of luma.
+    Yuv422,
+}
+
+impl ChromaSampling {
+    /// Rows of chroma of a picture of `height` rows.
+    #[must_use]
+    pub fn rows(self, height: usize) -> usize {
+        match self {
+            Self::Yuv420 => height.div_ceil(2),
+            Self::Yuv422 => height,
+        }
+    }
 }
 
 /// A picture ready for an encoder: 8-bit R, G, B, rows from the top without padding, upright.

@@ -19,7 +19,9 @@ pub struct AccessUnit {
     pub pts: Timestamp,
     /// When to decode it; equals `pts` without B-frames.
     pub dts: Timestamp,
-    /// Holds an IDR picture, or a keyframe of another codec: decoding may begin here.
+    /// Decoding may begin here, and everything that is shown from here on is exact: an IDR picture (or another codec's
+    /// keyframe), or an I picture that a recovery point names (H.264 D.2.8). After the latter come *leading* pictures: decoded
+    /// after it, shown before it, of use to nobody who began here.
     pub key: bool,
     /// No later picture refers to it (`nal_ref_idc` is 0 throughout).
     pub disposable: bool,

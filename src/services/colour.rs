@@ -1,13 +1,13 @@
 //! Decoded pictures to upright RGB: the stream's own matrix and range, then its rotation.
 
-use yuv::{YuvPlanarImage, YuvRange, YuvStandardMatrix, yuv420_to_rgb};
+use yuv::{YuvPlanarImage, YuvRange, YuvStandardMatrix, yuv420_to_rgb, yuv422_to_rgb};
 
-use crate::media::picture::{RgbPicture, YuvPicture};
+use crate::media::picture::{ChromaSampling, RgbPicture, YuvPicture};
 use crate::media::track::{Colour, Matrix, Rotation};
 
 /// Converts a decoded picture: matrix and range as its parameters say, then rotated to stand upright.
 ///
-/// Each chroma sample serves its four pixels. The transfer characteristics are left as they are: like players and
+/// Each chroma sample serves its four pixels (two in 4:2:2). The transfer characteristics are left as they are: like players and
 /// browsers do for video, the numbers are taken for the display's own.
 ///
 /// # Panics
@@ -28,7 +28,11 @@ pub fn to_rgb(picture: &YuvPicture) -> RgbPicture {
     };
     let (range, matrix) = standard(picture.params.colour);
     let mut rgb = vec![0; 3 * width as usize * height as usize];
-    yuv420_to_rgb(&image, &mut rgb, 3 * width, range, matrix).expect("planes are as large as promised");
+    let convert = match picture.sampling {
+        ChromaSampling::Yuv420 => yuv420_to_rgb,
+        ChromaSampling::Yuv422 => yuv422_to_rgb,
+    };
+    convert(&image, &mut rgb, 3 * width, range, matrix).expect("planes are as large as promised");
     rotate(RgbPicture { width, height, rgb }, picture.params.rotation)
 }
 
@@ -104,6 +108,7 @@ mod tests {
             seq: 0,
             arrived: Clock::manual().now(),
             params: Arc::new(params),
+            sampling: ChromaSampling::Yuv420,
             y: vec![yuv[0]; (width * height) as usize],
             u: vec![yuv[1]; chroma],
             v: vec![yuv[2]; chroma],

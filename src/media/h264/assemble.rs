@@ -8,6 +8,7 @@ use thiserror::Error;
 
 use super::framing::annex_b_units;
 use super::parameter_sets::{ParameterSetError, ParameterSets};
+use super::sei::recovery_point;
 use super::slice::SliceStart;
 use super::{NalHeader, NalType};
 use crate::media::time::Timestamp;
@@ -88,6 +89,9 @@ struct Picture {
     error: Option<UnitError>,
     slices: usize,
     idr_slices: usize,
+    intra_slices: usize,
+    /// A recovery point said that pictures are exact from this one on.
+    recovers: bool,
     referred: bool,
     bidirectional: bool,
     begins: bool,
@@ -181,6 +185,7 @@ impl UnitBuilder {
                 let slice = SliceStart::parse(nal).ok_or(UnitError::Malformed)?;
                 picture.slices += 1;
                 picture.idr_slices += usize::from(header.is_idr());
+                picture.intra_slices += usize::from(slice.intra);
                 picture.referred |= !header.is_disposable();
                 picture.bidirectional |= slice.bidirectional;
                 picture.begins |= slice.first_mb == 0;
@@ -189,7 +194,11 @@ impl UnitBuilder {
                 }
                 true
             }
-            NalType::Sei => true,
+            NalType::Sei => {
+                let point = recovery_point(nal);
+                picture.recovers |= point.is_some_and(|point| point.after_frames == 0 && point.exact);
+                true
+            }
             NalType::Sps => {
                 self.sets.insert_sps(nal)?;
                 false
@@ -248,10 +257,14 @@ impl UnitBuilder {
         if !self.picture.begins {
             return Err(UnitError::NoFirstSlice);
         }
-        let key = self.picture.idr_slices > 0;
-        if key && self.picture.idr_slices < self.picture.slices {
+        let idr = self.picture.idr_slices > 0;
+        if idr && self.picture.idr_slices < self.picture.slices {
             return Err(UnitError::Malformed);
         }
+        // What a recovery point promises is only believed of a picture that stands for itself.
+        let key = idr || (self.picture.recovers && self.picture.intra_slices == self.picture.slices);
+        // Another sequence parameter set begins with an IDR picture, unless nothing came before.
+        let may_change = idr || (key && self.params.is_none());
         Ok(Some(AccessUnit {
             seq: 0,
             arrived: times.arrived,
@@ -261,14 +274,14 @@ impl UnitBuilder {
             disposable: !self.picture.referred,
             bidirectional: self.picture.bidirectional,
             hidden: false,
-            params: self.params_of_picture(key)?,
+            params: self.params_of_picture(may_change)?,
             // An exact copy: the cache holds units for long, the working buffer is larger than most.
             data: Bytes::copy_from_slice(&self.picture.data),
         }))
     }
 
     /// The parameters that the current picture's slices name; the same `Arc` as before where nothing changed.
-    fn params_of_picture(&mut self, key: bool) -> Result<Arc<VideoParams>, UnitError> {
+    fn params_of_picture(&mut self, may_change: bool) -> Result<Arc<VideoParams>, UnitError> {
         let mut active = None;
         for &pps_id in &self.picture.pps_ids {
             let sps = self.sets.sps_of(pps_id).ok_or(UnitError::UnknownParameters(pps_id))?;
@@ -282,8 +295,8 @@ impl UnitBuilder {
         let same_sps = in_force
             .and_then(|params| params.codec.h264_sets())
             .is_some_and(|(known, _)| known.first() == Some(&sps.bytes));
-        if !key && !same_sps {
-            // Without parameters in force there was no IDR picture yet, and this one refers to nothing.
+        if !may_change && !same_sps {
+            // Without parameters in force there was no keyframe yet, and this one refers to nothing.
             return Err(UnitError::ParametersChanged);
         }
         if let Some(params) = in_force

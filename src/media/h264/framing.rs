@@ -2,6 +2,7 @@
 
 use thiserror::Error;
 
+use super::{NalHeader, NalType};
 use crate::media::unit::AccessUnit;
 
 /// The start code as we write it: as wide as an AVCC length, so that one can be written over the other.
@@ -58,6 +59,15 @@ impl<'a> Iterator for AvccUnits<'a> {
         self.at = at + 4 + size;
         Some(Ok(nal))
     }
+}
+
+/// Whether the first slice of AVCC data is one of an IDR picture. Any other keyframe is a recovery point: pictures after
+/// it may be shown before it, and refer to what came before.
+#[must_use]
+pub fn begins_with_idr(data: &[u8]) -> bool {
+    let types = avcc_units(data).map_while(Result::ok).filter_map(NalHeader::of).map(NalHeader::nal_type);
+    types.into_iter().find(|kind| matches!(kind, NalType::Slice | NalType::IdrSlice))
+        == Some(NalType::IdrSlice)
 }
 
 /// Overwrites each length with a start code: AVCC becomes an Annex B byte stream of the same size.

@@ -4,8 +4,10 @@
 //! came (`proto`) and decoding (`services`).
 
 pub mod assemble;
+pub mod coding;
 pub mod framing;
 pub mod parameter_sets;
+pub mod sei;
 pub mod slice;
 pub mod sps;
 pub mod undelayed;

@@ -115,6 +115,13 @@ pub(super) fn read_leniently(nal: &[u8]) -> Option<SeqParameterSet> {
     Some(SeqParameterSet { level_idc, ..read })
 }
 
+/// As [`read_leniently`], with the bitstream restrictions, which are often wrong; `None` when they are.
+pub(super) fn read_strictly(nal: &[u8]) -> Option<SeqParameterSet> {
+    let mut highest = nal.to_vec();
+    *highest.get_mut(3)? = LEVEL_6_2;
+    SeqParameterSet::from_bits(BitReader::new(ByteReader::skipping_h264_header(&highest[..]))).ok()
+}
+
 fn colour(
     width: u32,
     height: u32,

@@ -3,7 +3,8 @@
 //! ```text
 //! StreamDecoder   where it is in the group, what is passed over, errors end the run       (this file)
 //!   └ Decoder     one library at work from a keyframe on                                  (a file each)
-//!       openh264.rs  H.264
+//!       openh264.rs   H.264 as browsers and most cameras send it
+//!       rust_h264.rs  H.264 of all other kinds
 //! ```
 //!
 //! A [`StreamDecoder`] follows one stream lazily: it remembers where it is and decodes what is missing up to the picture
@@ -11,18 +12,22 @@
 //! one is told by time stamps ([`newest_shown`]). A picture is exact or it is an error: concealment is off, and after an
 //! error nothing is served before the next IDR. Waiting, sharing and counting requests belong in `services::snapshot`.
 //!
-//! OpenH264 decodes I and P slices exactly as the standard says. B slices with temporal direct prediction or implicit
-//! weights it does not always: differences of up to 23 dB PSNR were seen, and what refers to such pictures inherits them.
-//! Browsers send no B slices. `docs/DECISIONS.md` tells what follows for other sources.
+//! OpenH264 is the faster one and decodes I and P slices exactly. As soon as a B slice was seen in a stream, at recovery
+//! points, and for pictures that OpenH264 cannot do, the other one is taken ([`start`]); `docs/PICTURES.md` has the table.
 
+mod deinterlace;
 mod openh264;
+mod rust_h264;
 
 use std::sync::Arc;
 
 use crate::base::metrics::Metrics;
 use crate::hub::Gop;
+use crate::media::h264::coding::Coding;
+use crate::media::h264::framing::begins_with_idr;
 use crate::media::h264::undelayed::SpsRefusal;
-use crate::media::picture::YuvPicture;
+use crate::media::picture::{ChromaSampling, YuvPicture};
+use crate::media::time::Timestamp;
 use crate::media::track::{VideoCodec, VideoParams};
 use crate::media::unit::AccessUnit;
 
@@ -43,12 +48,16 @@ pub enum DecodeError {
         /// The bound.
         pixels_max: u64,
     },
-    /// The unit that was asked for is not in the group of pictures, or the group does not begin with an IDR.
+    /// The unit that was asked for is not in the group of pictures or cannot be shown, or the group does not begin with a
+    /// keyframe.
     #[error("unit is not in the group of pictures")]
     NotInGop,
     /// A unit before this one is missing.
     #[error("a unit is missing")]
     Gap,
+    /// The first B slice of a stream came: the group must be decoded anew, by a decoder that can do these.
+    #[error("the first B slice of the stream wants another decoder")]
+    Bidirectional,
     /// The NAL units of a unit do not fill its data.
     #[error("NAL unit lengths do not fit the unit")]
     Framing,
@@ -97,16 +106,21 @@ pub fn decoder_has_assembly() -> bool {
     env!("DECODER_HAS_ASSEMBLY") == "yes"
 }
 
+/// Most pictures in a row that are shown before the one that was decoded before them: what encoders allow.
+const REORDERED_MAX: usize = 16;
+
 /// The unit whose picture is shown last: the newest one that is shown at all, except in a stream with B-frames, where it is
 /// the one of the highest presentation time. There the units after it in decoding order are shown before it.
+///
+/// A picture without B slices is shown after all that came before it. Times that jump back do not bring an old one
+/// to the front.
 #[must_use]
 pub fn newest_shown(gop: &Gop) -> Option<&Arc<AccessUnit>> {
-    let mut shown = gop.units.iter().filter(|unit| !unit.hidden);
-    if !gop.units.iter().any(|unit| unit.bidirectional) {
-        return shown.next_back();
-    }
     let timescale = gop.newest()?.pts.timescale;
-    shown.max_by_key(|unit| unit.pts.rescale(timescale).ticks)
+    let last = gop.units.iter().rposition(|unit| !unit.bidirectional && !unit.hidden).unwrap_or(0);
+    let from = last.max(gop.units.len().saturating_sub(REORDERED_MAX + 1));
+    let candidates = gop.units.get(from..)?.iter().filter(|unit| !unit.hidden);
+    candidates.max_by_key(|unit| unit.pts.rescale(timescale).ticks)
 }
 
 /// One stream's decoder. It takes a decoder of the library when there is something to decode, about 22 MB at 720p,
@@ -115,6 +129,8 @@ pub struct StreamDecoder {
     pixels_max: u64,
     metrics: Metrics,
     running: Option<Running>,
+    /// B slices were seen in this stream: more will come.
+    bidirectional: bool,
     /// Planes of a picture that nobody needs any more, for their room.
     spare: Option<YuvPicture>,
 }
@@ -137,11 +153,29 @@ trait Decoder: Send {
     fn decode(&mut self, unit: &AccessUnit, picture: Option<&mut YuvPicture>) -> Result<(), DecodeError>;
 }
 
+/// Which H.264 decoder a stream needs, as far as its parameters do not say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Needs {
+    /// I and P slices from an IDR on: whichever decoder is faster.
+    Forward,
+    /// B slices, or a beginning that is no IDR.
+    Anything,
+}
+
 /// Chooses the library for a keyframe and lets it know the parameters. Coded pictures of more than `pixels_max` pixels
 /// are refused before anything is allocated.
-fn start(params: &VideoParams, pixels_max: u64) -> Result<Box<dyn Decoder>, DecodeError> {
+fn start(params: &VideoParams, needs: Needs, pixels_max: u64) -> Result<Box<dyn Decoder>, DecodeError> {
     match &params.codec {
-        VideoCodec::H264 { sps, pps } => Ok(Box::new(openh264::OpenH264::start(sps, pps, pixels_max)?)),
+        VideoCodec::H264 { sps, pps } => {
+            if needs == Needs::Forward {
+                match openh264::OpenH264::start(sps, pps, pixels_max) {
+                    Ok(decoder) => return Ok(Box::new(decoder)),
+                    Err(DecodeError::Unsupported(_)) => {}
+                    Err(error) => return Err(error),
+                }
+            }
+            Ok(Box::new(rust_h264::RustH264::start(sps, pps, pixels_max)?))
+        }
         VideoCodec::Vp8 => Err(DecodeError::Unsupported(params.codec.name())),
     }
 }
@@ -150,7 +184,11 @@ fn start(params: &VideoParams, pixels_max: u64) -> Result<Box<dyn Decoder>, Deco
 struct Running {
     decoder: Box<dyn Decoder>,
     params: Arc<VideoParams>,
+    needs: Needs,
     last_seq: u64,
+    /// It began at this time with a keyframe that is no IDR, and no later picture came yet: what is shown before refers to
+    /// what was not decoded.
+    leading_until: Option<Timestamp>,
 }
 
 impl std::fmt::Debug for StreamDecoder {
@@ -164,7 +202,7 @@ impl StreamDecoder {
     /// decoded or allocated. Units are counted in `metrics`.
     #[must_use]
     pub fn new(pixels_max: u64, metrics: Metrics) -> Self {
-        Self { pixels_max, metrics, running: None, spare: None }
+        Self { pixels_max, metrics, running: None, bidirectional: false, spare: None }
     }
 
     /// The unit that was decoded or passed over last; `None` before the first IDR and after an error.
@@ -194,28 +232,41 @@ impl StreamDecoder {
     ///
     /// # Errors
     /// [`DecodeError::NotInGop`].
-    pub fn missing<'a>(&self, gop: &'a Gop, target_seq: u64) -> Result<&'a [Arc<AccessUnit>], DecodeError> {
+    pub fn missing<'a>(
+        &mut self,
+        gop: &'a Gop,
+        target_seq: u64,
+    ) -> Result<&'a [Arc<AccessUnit>], DecodeError> {
         let first = gop.units.first().filter(|unit| unit.key).ok_or(DecodeError::NotInGop)?;
         let target = gop
             .units
             .binary_search_by_key(&target_seq, |unit| unit.seq)
             .map_err(|_| DecodeError::NotInGop)?;
-        let goes_on = |last_seq: &u64| (first.seq..target_seq).contains(last_seq);
-        let start = match self.last_seq().filter(goes_on) {
-            Some(last_seq) => gop.units.partition_point(|unit| unit.seq <= last_seq),
+        let group = gop.units.get(..=target).ok_or(DecodeError::NotInGop)?;
+        self.bidirectional |= group.iter().any(|unit| unit.bidirectional);
+        let goes_on = |running: &&Running| {
+            (first.seq..target_seq).contains(&running.last_seq)
+                && (running.needs == Needs::Anything || !self.bidirectional)
+        };
+        let start = match self.running.as_ref().filter(goes_on) {
+            Some(running) => group.partition_point(|unit| unit.seq <= running.last_seq),
             None => 0,
         };
-        gop.units.get(start..=target).ok_or(DecodeError::NotInGop)
+        group.get(start..).ok_or(DecodeError::NotInGop)
     }
 
-    /// Takes the next unit of the stream: the one after [`StreamDecoder::last_seq`], or any IDR.
+    /// Takes the next unit of the stream: the one after [`StreamDecoder::last_seq`], or any keyframe.
     ///
-    /// `wanted`: its picture is returned. Otherwise there is none, and a unit that nothing refers to is not decoded.
+    /// `wanted`: its picture is returned. Otherwise there is none, and a unit that nothing refers to is not decoded. There is
+    /// none either where decoding began at a recovery point, and this picture is shown before that one.
     ///
     /// # Errors
     /// See [`DecodeError`].
     pub fn step(&mut self, unit: &AccessUnit, wanted: bool) -> Result<Option<YuvPicture>, DecodeError> {
         let mut running = self.running_for(unit)?;
+        let leads = |until: Timestamp| until.since(unit.pts).is_some_and(|by| !by.is_zero());
+        running.leading_until = running.leading_until.filter(|until| unit.key || leads(*until));
+        let wanted = wanted && (unit.key || running.leading_until.is_none());
         if unit.disposable && !unit.key && !wanted {
             running.last_seq = unit.seq;
             self.running = Some(running);
@@ -227,6 +278,7 @@ impl StreamDecoder {
             picture.seq = unit.seq;
             picture.arrived = unit.arrived;
             picture.params = unit.params.clone();
+            picture.sampling = ChromaSampling::default();
             picture
         });
         running.decoder.decode(unit, picture.as_mut())?;
@@ -244,26 +296,46 @@ impl StreamDecoder {
     /// Takes the decoder that can decode `unit` next; leaves none behind.
     fn running_for(&mut self, unit: &AccessUnit) -> Result<Running, DecodeError> {
         let running = self.running.take();
+        self.bidirectional |= unit.bidirectional;
         if unit.key {
-            return match running {
-                Some(running) if running.params.same_coding(&unit.params) => Ok(running),
-                _ => self.start(unit),
+            let (complete, announced) = match &unit.params.codec {
+                VideoCodec::H264 { sps, .. } => {
+                    let announced =
+                        sps.iter().filter_map(|sps| Coding::of(sps)).any(|coding| coding.reorders);
+                    (begins_with_idr(&unit.data), announced)
+                }
+                VideoCodec::Vp8 => (true, false),
             };
+            let forward = complete && !announced && !self.bidirectional;
+            let needs = if forward { Needs::Forward } else { Needs::Anything };
+            // At a recovery point always afresh: whether anything was lost before it is not known here.
+            let goes_on = |running: &Running| {
+                complete && running.needs == needs && running.params.same_coding(&unit.params)
+            };
+            if let Some(running) = running.filter(goes_on) {
+                return Ok(running);
+            }
+            let decoder = start(&unit.params, needs, self.pixels_max)?;
+            return Ok(Running {
+                decoder,
+                params: unit.params.clone(),
+                needs,
+                last_seq: unit.seq,
+                leading_until: (!complete).then_some(unit.pts),
+            });
         }
         let mut running = running.ok_or(DecodeError::Gap)?;
         if unit.seq != running.last_seq + 1 {
             return Err(DecodeError::Gap);
+        }
+        if unit.bidirectional && running.needs == Needs::Forward {
+            return Err(DecodeError::Bidirectional);
         }
         if !running.params.same_coding(&unit.params) {
             running.decoder.adopt(&unit.params)?;
             running.params = unit.params.clone();
         }
         Ok(running)
-    }
-
-    fn start(&self, unit: &AccessUnit) -> Result<Running, DecodeError> {
-        let decoder = start(&unit.params, self.pixels_max)?;
-        Ok(Running { decoder, params: unit.params.clone(), last_seq: unit.seq })
     }
 }
 
@@ -272,6 +344,7 @@ fn empty_picture(unit: &AccessUnit) -> YuvPicture {
         seq: unit.seq,
         arrived: unit.arrived,
         params: unit.params.clone(),
+        sampling: ChromaSampling::default(),
         y: Vec::new(),
         u: Vec::new(),
         v: Vec::new(),

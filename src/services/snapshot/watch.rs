@@ -119,7 +119,8 @@ impl Following {
             self.newest = None;
         }
         let later = |newest: Timestamp| unit.pts.since(newest).is_some_and(|by| !by.is_zero());
-        let shows = !unit.hidden && (!self.reorders || self.newest.is_none_or(later));
+        // A picture without B slices is shown after all before it, whatever its time stamp says.
+        let shows = !unit.hidden && (!unit.bidirectional || self.newest.is_none_or(later));
         if shows {
             self.newest = Some(unit.pts);
         }

@@ -52,7 +52,15 @@ fn picture(clock: &Clock) -> Arc<YuvPicture> {
         rotation: Rotation::None,
     };
     let arrived = clock.now();
-    Arc::new(YuvPicture { seq: 0, arrived, params: params.into(), y: vec![], u: vec![], v: vec![] })
+    Arc::new(YuvPicture {
+        seq: 0,
+        arrived,
+        params: params.into(),
+        sampling: Default::default(),
+        y: vec![],
+        u: vec![],
+        v: vec![],
+    })
 }
 
 fn timeouts(actions: &Actions<u64, u32>) -> Vec<u32> {
