@@ -18,6 +18,7 @@ pub mod dtls;
 pub mod ice;
 pub mod peer;
 pub mod rtp;
+pub mod rtsp;
 pub mod sdp;
 pub mod signal;
 pub mod srtp;

@@ -5,6 +5,7 @@
 
 pub mod assemble;
 pub mod coding;
+pub mod decode_time;
 pub mod framing;
 pub mod parameter_sets;
 pub mod sei;

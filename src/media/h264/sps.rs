@@ -101,7 +101,7 @@ impl Sps {
     }
 }
 
-const LEVEL_6_2: u8 = 62;
+pub(super) const LEVEL_6_2: u8 = 62;
 
 /// Reads a NAL unit of type 7 without the bitstream restrictions at the end of its VUI, and whatever its level says.
 ///

@@ -51,6 +51,13 @@ impl H264Depacketizer {
         }
     }
 
+    /// Tells a parameter set that came beside the packets (`sprop-parameter-sets`, RFC 6184 section 8.1); one that comes
+    /// among them later takes its place. Call it before the first packet. One that cannot be used is forgotten.
+    pub fn know_parameter_set(&mut self, nal: &[u8]) {
+        self.builder.push(nal);
+        self.builder.discard();
+    }
+
     /// The parameters of the last picture delivered.
     #[must_use]
     pub fn params(&self) -> Option<&VideoParams> {

@@ -4,6 +4,7 @@
 //! sender. What does not: encryption (`srtp`), which packets are ours to read (`ice`, `dtls`), and codecs
 //! themselves (`media::h264`, `media::vp8`).
 
+pub mod aac;
 pub mod depack;
 pub mod depack_h264;
 pub mod depack_vp8;
