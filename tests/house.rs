@@ -172,6 +172,7 @@ const DOORS: &[(&str, &[&str])] = &[
     ("encoding_rs", &["src/conf/"]),
     ("fast_image_resize", &["src/services/"]),
     ("h264_reader", &["src/media/h264/"]),
+    ("hmac", &["src/proto/rtmp/handshake.rs"]),
     ("httparse", &["src/edge/http"]),
     ("java_properties", &["src/conf/"]),
     ("openh264", &["src/services/decode", "src/services/test_card"]),

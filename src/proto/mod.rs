@@ -17,6 +17,7 @@ pub mod demux;
 pub mod dtls;
 pub mod ice;
 pub mod peer;
+pub mod rtmp;
 pub mod rtp;
 pub mod rtsp;
 pub mod sdp;

@@ -6,6 +6,7 @@
 pub mod assemble;
 pub mod coding;
 pub mod decode_time;
+pub mod decoder_config;
 pub mod framing;
 pub mod parameter_sets;
 pub mod sei;
