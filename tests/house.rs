@@ -176,6 +176,7 @@ const DOORS: &[(&str, &[&str])] = &[
     ("httparse", &["src/edge/http"]),
     ("java_properties", &["src/conf/"]),
     ("openh264", &["src/services/decode", "src/services/test_card"]),
+    ("oxideav_vp8", &["src/services/decode/vp8.rs"]),
     ("png", &["src/services/png"]),
     ("prometheus", &["src/base/metrics.rs"]),
     ("rcgen", &["src/edge/tls", "src/proto/dtls"]),
