@@ -47,6 +47,10 @@ pub struct Counts {
     pub keyframe_requests_total: IntCounter,
     /// Publications that ended, by `reason`.
     pub publications_ended_total: IntCounterVec,
+    /// Sources pulled now, those at rest included.
+    pub pulls: IntGauge,
+    /// Attempts to pull that failed, and refusals to, by `reason`.
+    pub pulls_failed_total: IntCounterVec,
     /// Snapshots asked for, by `result` (`ok`, `not_found`, `timeout`, …).
     pub snapshots_total: IntCounterVec,
     /// From request to picture, in seconds.
@@ -116,6 +120,8 @@ impl Metrics {
                 "Publications that ended",
                 "reason",
             ),
+            pulls: gauge("pulls", "Sources pulled now"),
+            pulls_failed_total: counters("pulls_failed_total", "Attempts to pull that failed", "reason"),
             snapshots_total: counters("snapshots_total", "Snapshots asked for", "result"),
             snapshot_seconds,
             units_decoded_total: counter("units_decoded_total", "Access units decoded"),

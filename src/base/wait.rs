@@ -144,6 +144,13 @@ impl Waiter {
     }
 }
 
+/// Whether a non-blocking socket says that its connection has begun (`connect(2)`: EINPROGRESS): it has room to write when it
+/// is there, or failed.
+#[must_use]
+pub fn is_under_way(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(rustix::io::Errno::INPROGRESS.raw_os_error())
+}
+
 impl Waker {
     /// Ends the waiter's sleep, or its next one if it is awake.
     pub fn wake(&self) {

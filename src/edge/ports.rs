@@ -56,6 +56,9 @@ struct Taken {
     next: u16,
 }
 
+/// Ports that the system is asked for until one of them is even and its neighbour free.
+const SYSTEM_TRIES: usize = 64;
+
 /// Bytes that one [`MediaSocket::receive`] may bring: the kernel hands datagrams of one size from one sender over in one
 /// piece, as large as a datagram can be at all.
 pub const RECEIVE_BYTES: usize = 65_536;
@@ -101,6 +104,29 @@ impl MediaPorts {
             match self.bind(port) {
                 Err(error) if error.kind() == io::ErrorKind::AddrInUse => {}
                 other => return other.map_err(PortError::Socket),
+            }
+        }
+        Err(PortError::Exhausted)
+    }
+
+    /// Takes an even port and the odd one after it, as RTP and RTCP without multiplexing want them (RFC 3550 section 11).
+    ///
+    /// # Errors
+    /// As [`MediaPorts::take`].
+    pub fn take_pair(&self) -> Result<(MediaSocket, MediaSocket), PortError> {
+        let PortSettings { from, to, .. } = self.0.settings;
+        let tries = if from == 0 { SYSTEM_TRIES } else { (from..=to).len() };
+        for _ in 0..tries {
+            let first = self.take()?;
+            let port = first.local().port();
+            let fits = port.is_multiple_of(2) && (from == 0 || port < to);
+            if !fits || !self.0.taken.lock().ports.insert(port + 1) {
+                continue;
+            }
+            match self.bind(port + 1) {
+                Ok(second) => return Ok((first, second)),
+                Err(error) if error.kind() == io::ErrorKind::AddrInUse => {}
+                Err(error) => return Err(PortError::Socket(error)),
             }
         }
         Err(PortError::Exhausted)

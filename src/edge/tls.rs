@@ -11,13 +11,15 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-pub use rustls::ServerConfig;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+pub use rustls::{ClientConfig, ServerConfig};
 use sha2::{Digest as _, Sha256};
 
+mod client;
 mod transport;
 
+pub use client::{client_config, server_name};
 pub use transport::{Timed, Transport};
 
 /// Where the server's certificate comes from.
@@ -56,6 +58,9 @@ pub enum TlsError {
     /// Certificate and key do not fit together, or their kind is not supported.
     #[error("certificate and key cannot be used")]
     Pair(#[source] rustls::Error),
+    /// Nothing can be connected to by TLS.
+    #[error("no TLS towards others")]
+    Client(#[source] rustls::Error),
     /// No certificate could be made.
     #[error("cannot make a certificate")]
     Make(#[source] rcgen::Error),

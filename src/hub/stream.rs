@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use super::gop::GopCache;
 use super::subscriber::Subscriber;
-use super::{Bell, EndReason, Gop, GopLimits, Live, Publication, StreamStatus, Subscription};
+use super::{Bell, EndReason, Gop, GopLimits, Publication, StreamStatus, Subscription};
 use crate::base::lock::{Mutex, rank};
 use crate::base::queue::queue;
 use crate::base::wait::Waker;
@@ -36,6 +36,8 @@ struct State {
     newest_arrival: Option<Instant>,
     gop: GopCache,
     subscribers: Vec<Subscriber>,
+    /// When somebody last asked for a picture of it.
+    asked: Option<Instant>,
     audio_muted: bool,
     video_muted: bool,
     gaps: u64,
@@ -101,6 +103,10 @@ pub struct StreamFacts {
     pub gaps: u64,
     /// Consumers now.
     pub subscribers: usize,
+    /// Those of them that somebody wished for: without services that follow every stream ([`Stream::follow`]).
+    pub watchers: usize,
+    /// When somebody last asked for a picture of it.
+    pub asked: Option<Instant>,
     /// The publisher says that its microphone is off.
     pub audio_muted: bool,
     /// Likewise its camera.
@@ -136,6 +142,7 @@ impl Stream {
             newest_arrival: None,
             gop: GopCache::new(limits),
             subscribers: Vec::new(),
+            asked: None,
             audio_muted: false,
             video_muted: false,
             gaps: 0,
@@ -182,6 +189,8 @@ impl Stream {
             has_audio: state.expected.1 || state.audio.is_some(),
             gaps: state.gaps,
             subscribers: state.subscribers.len(),
+            watchers: state.subscribers.iter().filter(|subscriber| subscriber.is_watcher()).count(),
+            asked: state.asked,
             audio_muted: state.audio_muted,
             video_muted: state.video_muted,
             reception: state.reception,
@@ -257,28 +266,32 @@ impl Stream {
     /// run full loses units up to the next keyframe. `waker` is used after each unit. On an ended stream the queue is closed.
     #[must_use]
     pub fn subscribe(&self, capacity: usize, waker: Option<Waker>) -> Subscription {
+        self.join(capacity, waker, true)
+    }
+
+    /// As [`Stream::subscribe`], for a service that follows every stream: a source that is pulled for those who watch it is
+    /// not held by such a consumer.
+    #[must_use]
+    pub fn follow(&self, capacity: usize, waker: Option<Waker>) -> Subscription {
+        self.join(capacity, waker, false)
+    }
+
+    /// Notes that somebody asked for a picture of the stream: they may want another one soon.
+    pub fn note_asked(&self, now: Instant) {
+        self.state.lock().asked = Some(now);
+    }
+
+    fn join(&self, capacity: usize, waker: Option<Waker>, watches: bool) -> Subscription {
         let (offer, receiver) = queue(capacity, waker);
         let mut state = self.state.lock();
         let (backlog, backlog_audio) = (state.gop.copy(), state.gop.copy_audio());
         // Of a stream without video there is nothing to wait for.
         let waits = backlog.units.is_empty() && (state.expected.0 || state.video.is_some());
-        let (subscriber, live) = Subscriber::pair(offer, receiver, waits);
+        let (subscriber, live) = Subscriber::pair(offer, receiver, waits, watches);
         if state.end.is_none() {
             state.subscribers.push(subscriber);
         }
         Subscription { backlog, backlog_audio, live }
-    }
-
-    /// Joins the sound alone, from now on. A consumer that lets its queue run full loses single frames.
-    #[must_use]
-    pub fn subscribe_audio(&self, capacity: usize, waker: Option<Waker>) -> Live {
-        let (offer, receiver) = queue(capacity, waker);
-        let (subscriber, live) = Subscriber::of_audio(offer, receiver);
-        let mut state = self.state.lock();
-        if state.end.is_none() {
-            state.subscribers.push(subscriber);
-        }
-        live
     }
 
     /// What the publisher says of its microphone and camera; `None` leaves as it is.
@@ -538,5 +551,22 @@ pub(crate) mod tests {
         assert!(subscription.live.receiver().recv().is_err());
         assert_eq!(stream.ended().unwrap().to_string(), "Failed by RTP activity");
         assert!(stream.subscribe(8, None).live.receiver().recv().is_err(), "nobody joins an ended stream");
+    }
+
+    #[test]
+    fn a_service_that_follows_every_stream_is_no_watcher() {
+        let registry = registry();
+        let publisher = registry.publish(publication("a", "m"), None).unwrap();
+        let stream = publisher.stream();
+        let _following = stream.follow(8, None);
+        let watching = stream.subscribe(8, None);
+        assert_eq!((stream.facts().subscribers, stream.facts().watchers), (2, 1));
+        drop(watching);
+        publisher.push_video(access_unit(true, 10));
+        assert_eq!(
+            (stream.facts().subscribers, stream.facts().watchers),
+            (1, 0),
+            "gone when a unit finds it gone"
+        );
     }
 }

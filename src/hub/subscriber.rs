@@ -68,8 +68,8 @@ pub(super) struct Subscriber {
     missed: Arc<AtomicU64>,
     /// Its queue was full: it gets nothing until a keyframe fits.
     lagging: bool,
-    /// It wants no video, and waits for no keyframe.
-    only_audio: bool,
+    /// Somebody wished for it; else it follows every stream.
+    watches: bool,
 }
 
 impl Subscriber {
@@ -77,21 +77,18 @@ impl Subscriber {
         offer: Offer<MediaUnit>,
         receiver: Receiver<MediaUnit>,
         lagging: bool,
+        watches: bool,
     ) -> (Self, Live) {
         let missed = Arc::new(AtomicU64::new(0));
-        (Self { offer, missed: missed.clone(), lagging, only_audio: false }, Live { receiver, missed })
+        (Self { offer, missed: missed.clone(), lagging, watches }, Live { receiver, missed })
     }
 
-    pub(super) fn of_audio(offer: Offer<MediaUnit>, receiver: Receiver<MediaUnit>) -> (Self, Live) {
-        let (subscriber, live) = Self::pair(offer, receiver, false);
-        (Self { only_audio: true, ..subscriber }, live)
+    pub(super) fn is_watcher(&self) -> bool {
+        self.watches
     }
 
     /// Hands a unit on; returns whether the subscriber still exists.
     pub(super) fn hand(&mut self, unit: &MediaUnit) -> bool {
-        if self.only_audio && matches!(unit, MediaUnit::Video(_)) {
-            return true;
-        }
         if self.lagging && !matches!(unit, MediaUnit::Video(unit) if unit.key) {
             self.missed.fetch_add(1, Ordering::Relaxed);
             return true;
@@ -103,7 +100,7 @@ impl Subscriber {
             }
             Err(Refused::Full(_)) => {
                 self.missed.fetch_add(1, Ordering::Relaxed);
-                self.lagging = !self.only_audio;
+                self.lagging = true;
                 true
             }
             Err(Refused::Closed(_)) => false,
@@ -118,6 +115,6 @@ impl Subscriber {
 
     /// The publisher lost a unit: whatever comes before the next keyframe cannot be decoded by anyone.
     pub(super) fn wait_for_keyframe(&mut self) {
-        self.lagging = !self.only_audio;
+        self.lagging = true;
     }
 }

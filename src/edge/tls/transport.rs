@@ -6,7 +6,8 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::time::Instant;
 
-use rustls::{ServerConfig, ServerConnection};
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, ClientConnection, Connection, ServerConfig, ServerConnection};
 
 use crate::base::clock::Clock;
 use crate::base::stop::StopToken;
@@ -20,7 +21,7 @@ use crate::base::wait::{Interest, Waiter};
 #[derive(Debug)]
 pub struct Transport {
     socket: TcpStream,
-    tls: Option<Box<ServerConnection>>,
+    tls: Option<Box<Connection>>,
     sent: u64,
 }
 
@@ -36,7 +37,19 @@ impl Transport {
     /// # Errors
     /// When the configuration cannot be used.
     pub fn tls(socket: TcpStream, config: Arc<ServerConfig>) -> Result<Self, rustls::Error> {
-        Ok(Self { socket, tls: Some(Box::new(ServerConnection::new(config)?)), sent: 0 })
+        Ok(Self { socket, tls: Some(Box::new(ServerConnection::new(config)?.into())), sent: 0 })
+    }
+
+    /// A connection of ours to somebody else's TLS port. The handshake begins with the first [`Write::flush`].
+    ///
+    /// # Errors
+    /// When the configuration cannot be used.
+    pub fn tls_client(
+        socket: TcpStream,
+        config: Arc<ClientConfig>,
+        server: ServerName<'static>,
+    ) -> Result<Self, rustls::Error> {
+        Ok(Self { socket, tls: Some(Box::new(ClientConnection::new(config, server)?.into())), sent: 0 })
     }
 
     /// TLS if there is a configuration for it, otherwise plain.
@@ -85,7 +98,7 @@ impl Transport {
     }
 }
 
-fn send_pending(tls: &mut ServerConnection, socket: &mut TcpStream, sent: &mut u64) -> io::Result<()> {
+fn send_pending(tls: &mut Connection, socket: &mut TcpStream, sent: &mut u64) -> io::Result<()> {
     while tls.wants_write() {
         match tls.write_tls(socket)? {
             0 => return Err(io::ErrorKind::WriteZero.into()),
@@ -96,7 +109,7 @@ fn send_pending(tls: &mut ServerConnection, socket: &mut TcpStream, sent: &mut u
 }
 
 /// [`send_pending`], where no room is no error: the bytes wait.
-fn send_what_fits(tls: &mut ServerConnection, socket: &mut TcpStream, sent: &mut u64) -> io::Result<()> {
+fn send_what_fits(tls: &mut Connection, socket: &mut TcpStream, sent: &mut u64) -> io::Result<()> {
     match send_pending(tls, socket, sent) {
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(()),
         other => other,

@@ -191,7 +191,7 @@ impl Watch {
             self.metrics.clone(),
         );
         // Here, not in the thread: what is pushed from now on is not missed.
-        let subscription = stream.subscribe(LIVE_WAITING_MAX, None);
+        let subscription = stream.follow(LIVE_WAITING_MAX, None);
         let name = format!("auto-{}", publication.media_session_id);
         spawn(name, STACK_CODEC_BYTES, move || taker.run(&subscription, &stop))
     }

@@ -126,6 +126,7 @@ impl Snapshots {
         if !stream.facts().has_video {
             return refused(reply, SnapshotError::NoVideo);
         }
+        stream.note_asked(now);
         let span = stream.span();
         let request = Request {
             scale: request.scale,

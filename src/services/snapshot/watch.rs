@@ -45,7 +45,6 @@ pub(super) fn follow(
         Err(
             DecodeError::Gap
             | DecodeError::Damaged { .. }
-            | DecodeError::Corrupt { .. }
             | DecodeError::NoPicture { .. }
             | DecodeError::Framing,
         ) => {
