@@ -17,7 +17,6 @@ pub mod pack_vp8;
 pub mod rate;
 pub mod receiver;
 pub mod rtcp;
-pub mod sender;
 pub mod source;
 mod track;
 
