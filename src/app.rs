@@ -17,6 +17,7 @@ use crate::conf::Config;
 use crate::edge::accept::{AcceptSettings, Acceptor, Connections};
 use crate::edge::http::HttpServer;
 use crate::edge::ports::MediaPorts;
+use crate::edge::pull::{Pulls, PullsError};
 use crate::edge::rest::Rest;
 use crate::edge::rtc::RtcService;
 use crate::edge::tls::{self, ServerConfig, TlsError, Transport};
@@ -66,6 +67,9 @@ pub enum StartError {
     /// Media has no certificate.
     #[error("no certificate for media")]
     Certificate(#[from] CertificateError),
+    /// Sources cannot be pulled as the configuration says.
+    #[error("sources cannot be pulled")]
+    Pulls(#[from] PullsError),
     /// The test card cannot be published.
     #[error("cannot publish the test card")]
     Demo(#[from] CardError),
@@ -154,6 +158,7 @@ pub struct App {
     auto: Option<AutoSnapshots>,
     demo: Option<DemoPublisher>,
     whip: Option<Arc<Whip>>,
+    pulls: Option<Pulls>,
     doors: Vec<Door>,
     /// Whether for signalling, the name, the port.
     acceptors: Vec<(bool, &'static str, Acceptor)>,
@@ -190,6 +195,7 @@ impl App {
             auto: None,
             demo: None,
             whip: None,
+            pulls: None,
             doors: Vec::new(),
             acceptors: Vec::new(),
         };
@@ -221,6 +227,14 @@ impl App {
             self.metrics.clone(),
             self.clock.clone(),
         );
+        let pulls = Pulls::new(
+            settings::pulls(config),
+            media_ports.clone(),
+            self.registry.clone(),
+            self.metrics.clone(),
+            self.clock.clone(),
+        )?;
+        self.pulls = Some(pulls.clone());
         let ws = WsService::new(
             settings::ws(config),
             self.registry.clone(),
@@ -240,7 +254,8 @@ impl App {
                     self.snapshots.handle(),
                     self.metrics.clone(),
                     self.clock.clone(),
-                ),
+                )
+                .with_pulls(pulls),
                 self.registry.clone(),
                 self.metrics.clone(),
                 media_ports,
@@ -351,6 +366,9 @@ impl App {
         }
         if let Some(whip) = self.whip.take() {
             note(whip.stop(left().min(CONNECTIONS_STOP_LIMIT)), "whip");
+        }
+        if let Some(pulls) = self.pulls.take() {
+            note(pulls.stop(left().min(CONNECTIONS_STOP_LIMIT)), "pulled sources");
         }
         if let Some(demo) = self.demo.take() {
             note(demo.stop(), "test card");

@@ -9,6 +9,7 @@ use crate::conf::{Config, SnapshotNaming};
 use crate::edge::accept::ConnectionLimits;
 use crate::edge::http::HttpSettings;
 use crate::edge::ports::PortSettings;
+use crate::edge::pull::PullSettings;
 use crate::edge::rest::RestSettings;
 use crate::edge::rest::access::{CorsSettings, Credentials};
 use crate::edge::rtc::RtcSettings;
@@ -87,6 +88,31 @@ pub(super) fn rtc(config: &Config) -> RtcSettings {
         bitrate_start_kbps: config.video_bitrate_start_kbps,
         session_name: session_name.to_owned(),
     }
+}
+
+pub(super) fn pulls(config: &Config) -> PullSettings {
+    PullSettings {
+        allow: config.pull_allow.clone(),
+        deny: config.pull_deny.clone(),
+        pulls_max: narrow(config.pulls_max),
+        idle: config.pull_idle,
+        answer: config.pull_answer,
+        silence: config.rtp_activity,
+        interleaved: config.rtsp_interleaved_mode,
+        channels: channels(&config.rtsp_interleaved_channels),
+        local: config.rtsp_client_address.clone(),
+        pixels_max: pixels_max(config),
+        user_agent: config.user_agent.clone(),
+    }
+}
+
+/// Channels of audio and video, as in `2-3;0-1`; what is not there or cannot be read is left to the order of the tracks.
+fn channels(text: &str) -> [Option<(u8, u8)>; 2] {
+    let mut pairs = text.split(';').map(|pair| {
+        let (rtp, rtcp) = pair.trim().split_once('-')?;
+        Some((rtp.trim().parse().ok()?, rtcp.trim().parse().ok()?))
+    });
+    [pairs.next().flatten(), pairs.next().flatten()]
 }
 
 /// Time in which a client that has something to read must read some of it.

@@ -3,6 +3,7 @@
 pub mod accept;
 pub mod http;
 pub mod ports;
+pub mod pull;
 pub mod rest;
 pub mod rtc;
 pub mod tls;

@@ -6,6 +6,7 @@
 pub mod access;
 pub mod error;
 mod pictures;
+mod pulls;
 mod query;
 mod snapshot;
 mod streams;
@@ -23,6 +24,7 @@ use self::query::Query;
 use crate::base::clock::Clock;
 use crate::base::metrics::Metrics;
 use crate::edge::http::RequestError;
+use crate::edge::pull::Pulls;
 use crate::hub::Registry;
 use crate::services::snapshot::Snapshots;
 
@@ -48,6 +50,7 @@ pub struct Rest {
     snapshots: Snapshots,
     metrics: Metrics,
     clock: Clock,
+    pulls: Option<Pulls>,
 }
 
 impl Rest {
@@ -60,7 +63,13 @@ impl Rest {
         metrics: Metrics,
         clock: Clock,
     ) -> Self {
-        Self { settings, registry, snapshots, metrics, clock }
+        Self { settings, registry, snapshots, metrics, clock, pulls: None }
+    }
+
+    /// Also answers the calls about pulled sources.
+    #[must_use]
+    pub fn with_pulls(self, pulls: Pulls) -> Self {
+        Self { pulls: Some(pulls), ..self }
     }
 
     /// Whether [`Rest::handle`] answers requests for this path.
@@ -92,7 +101,7 @@ impl Rest {
                     Err(ApiError::method_not_allowed("GET, POST, OPTIONS"))
                 }
                 "stream/terminate" => self.terminate(&read_json(request)?),
-                _ => Err(ApiError::not_found("No such call")),
+                call => self.pulled(call, request),
             }
         })
     }
@@ -137,6 +146,27 @@ impl Rest {
     pub fn refuse(&self, error: RequestError, path: &str) -> Response {
         let unknown = Request::fake_http("GET", path, Vec::new(), Vec::new());
         self.settings.cors.apply(&unknown, self.fail(error.into(), path))
+    }
+
+    /// The calls about pulled sources.
+    fn pulled(&self, call: &str, request: &Request) -> Result<Response, ApiError> {
+        let no_such_call = || ApiError::not_found("No such call");
+        let pulls = self.pulls.as_ref().ok_or_else(no_such_call)?;
+        let acts =
+            matches!(call, "rtsp/startup" | "rtsp/terminate" | "pull/rtmp/pull" | "pull/rtmp/terminate");
+        if acts && request.method() == "HEAD" {
+            return Err(ApiError::method_not_allowed("GET, POST, OPTIONS"));
+        }
+        match call {
+            "rtsp/startup" => pulls::startup(pulls, &read_json(request)?),
+            "rtsp/find" => pulls::find(pulls, &read_json(request)?),
+            "rtsp/find_all" => pulls::find(pulls, &pulls::Query::default()),
+            "rtsp/terminate" => pulls::terminate(pulls, &read_json(request)?),
+            "pull/rtmp/pull" => pulls::pull(pulls, &read_json(request)?),
+            "pull/rtmp/find_all" => pulls::find_all_rtmp(pulls),
+            "pull/rtmp/terminate" => pulls::terminate_rtmp(pulls, &read_json(request)?),
+            _ => Err(no_such_call()),
+        }
     }
 
     fn terminate(&self, query: &Query) -> Result<Response, ApiError> {

@@ -3,6 +3,8 @@
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
+use crate::base::id::without_password;
+
 /// The body of `/stream/find` and `/stream/terminate`: what is given must match, what is not given does not matter.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
@@ -24,6 +26,8 @@ impl Query {
         // As text: numbers and truth values may come as strings (protocol document, section 1.2).
         let agrees = |(key, wanted): (&String, &Value)| match (object.get(key).and_then(plain), plain(wanted))
         {
+            // The address of a source is known without its password.
+            (Some(value), Some(wanted)) if key == "name" => value == without_password(&wanted),
             (Some(value), Some(wanted)) => value == wanted,
             // A key that we do not know, or nothing to compare with.
             _ => true,
