@@ -101,6 +101,10 @@ impl GopCache {
         self.audio.clone()
     }
 
+    pub(super) fn keyframe(&self) -> Option<&Arc<AccessUnit>> {
+        self.units.first()
+    }
+
     pub(super) fn newest(&self) -> Option<&Arc<AccessUnit>> {
         self.units.last()
     }

@@ -215,6 +215,12 @@ impl Stream {
         self.state.lock().gop.newest().cloned()
     }
 
+    /// The unit from which on the stream can be decoded: the beginning of the current group of pictures.
+    #[must_use]
+    pub fn keyframe(&self) -> Option<Arc<AccessUnit>> {
+        self.state.lock().gop.keyframe().cloned()
+    }
+
     /// What can be decoded now, in numbers: cheap to ask.
     #[must_use]
     pub fn span(&self) -> Span {

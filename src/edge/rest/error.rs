@@ -126,7 +126,7 @@ impl ApiError {
             SnapshotError::Scale(_) => Self::bad_request(message),
             SnapshotError::StreamNotFound | SnapshotError::StreamEnded => Self::not_found(message),
             SnapshotError::NoVideo => Self::new(409, message),
-            SnapshotError::Busy | SnapshotError::Stopping => {
+            SnapshotError::Busy | SnapshotError::NoKeyframe | SnapshotError::Stopping => {
                 Self { header: Some(("Retry-After", RETRY_AFTER_S)), ..Self::new(503, message) }
             }
             SnapshotError::Timeout | SnapshotError::TooOld(_) => Self::new(504, message),

@@ -5,6 +5,7 @@
 
 pub mod access;
 pub mod error;
+mod list;
 mod pictures;
 mod pulls;
 mod query;
@@ -75,16 +76,18 @@ impl Rest {
     /// Whether [`Rest::handle`] answers requests for this path.
     #[must_use]
     pub fn serves(path: &str) -> bool {
-        path.starts_with(PREFIX) || path.starts_with(pictures::PREFIX)
+        [PREFIX, pictures::PREFIX, pictures::STILLS_PREFIX].iter().any(|prefix| path.starts_with(prefix))
     }
 
     /// Answers a REST call or a picture request; waits for the picture.
     #[must_use]
     pub fn handle(&self, request: &Request) -> Response {
         self.guarded(request, |path| {
-            if path.starts_with(pictures::PREFIX) {
+            let is_still = path.starts_with(pictures::STILLS_PREFIX);
+            if is_still || path.starts_with(pictures::PREFIX) {
+                let take = if is_still { pictures::take_still } else { pictures::take };
                 return match request.method() {
-                    "GET" | "HEAD" => pictures::take(&self.snapshots, request, || self.clock.now()),
+                    "GET" | "HEAD" => take(&self.snapshots, request, &|| self.clock.now()),
                     _ => Err(ApiError::method_not_allowed("GET, HEAD, OPTIONS")),
                 };
             }
@@ -95,6 +98,7 @@ impl Rest {
             match path.strip_prefix(PREFIX).unwrap_or_default() {
                 "stream/snapshot" => snapshot::take(&self.snapshots, read_json(request)?),
                 "stream/find" => self.find(&read_json(request)?),
+                "stream/list" => Ok(list::list(&self.registry, self.clock.wall())),
                 "stream/find_all" => self.find(&Query::default()),
                 // HEAD asks what would be said, and must not do it (RFC 9110 section 9.3.2).
                 "stream/terminate" if request.method() == "HEAD" => {

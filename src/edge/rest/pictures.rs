@@ -1,4 +1,5 @@
-//! `GET /snapshots/<stream name>.png`: the newest picture as it is, for `<img>`, cameras pages and `curl`.
+//! Pictures by GET, for `<img>`, cameras pages and `curl`: `/snapshots/<stream name>.png` is the newest picture,
+//! `/stills/<stream name>.png` a small one of the newest keyframe.
 
 use std::io::Cursor;
 use std::sync::Arc;
@@ -15,22 +16,57 @@ use crate::services::snapshot::{Fit, Scale, Snapshot, SnapshotRequest, Snapshots
 
 /// What stands before and after the stream name.
 pub(super) const PREFIX: &str = "/snapshots/";
+/// Likewise for stills.
+pub(super) const STILLS_PREFIX: &str = "/stills/";
+/// Width of a still whose caller names no size.
+const STILL_WIDTH: u32 = 320;
 const SUFFIX: &str = ".png";
 
 /// Takes the picture that the request's path and query name.
 pub(super) fn take(
     snapshots: &Snapshots,
     request: &Request,
-    now: impl Fn() -> Instant,
+    now: &dyn Fn() -> Instant,
 ) -> Result<Response, ApiError> {
-    let wanted = Wanted::read(request)?;
+    let wanted = Wanted::read(request, PREFIX)?;
     let max_age = wanted.max_age;
     let fit = wanted.scale.as_ref().map(|scale| scale.fit);
     let request_to_service =
         SnapshotRequest { stream_name: wanted.stream_name, scale: wanted.scale, max_age, limit: None };
     let snapshot = snapshots.take(request_to_service).map_err(|error| ApiError::picture(&error))?;
     let age = snapshot.age(now());
-    Ok(respond(request, snapshot, age, fit))
+    let fit = match fit {
+        None => "",
+        Some(Fit::Contain) => "-contain",
+        Some(Fit::Cover) => "-cover",
+    };
+    let etag =
+        format!("\"{:x}-{:x}-{}x{}{fit}\"", snapshot.epoch, snapshot.seq, snapshot.width, snapshot.height);
+    Ok(unless_known(request, respond(snapshot, age, etag)))
+}
+
+/// Takes the still that the request's path and query name. Who has it already costs neither a decode nor its bytes.
+pub(super) fn take_still(
+    snapshots: &Snapshots,
+    request: &Request,
+    now: &dyn Fn() -> Instant,
+) -> Result<Response, ApiError> {
+    let wanted = Wanted::read(request, STILLS_PREFIX)?;
+    let scale = wanted.scale.unwrap_or(Scale { width: Some(STILL_WIDTH), height: None, fit: Fit::Contain });
+    let source = snapshots.still_source(&wanted.stream_name).map_err(|error| ApiError::picture(&error))?;
+    let etag = |epoch: u64, seq: u64| {
+        let side = |side: Option<u32>| side.map_or_else(String::new, |side| side.to_string());
+        let fit = if scale.fit == Fit::Cover { "-cover" } else { "" };
+        format!("\"still-{epoch:x}-{seq:x}-{}x{}{fit}\"", side(scale.width), side(scale.height))
+    };
+    let known = Response::text("").with_additional_header("ETag", etag(source.epoch(), source.seq()));
+    let known = unless_known(request, known);
+    if known.status_code == 304 {
+        return Ok(known.with_additional_header("Cache-Control", "no-store"));
+    }
+    let still = snapshots.still(source, scale).map_err(|error| ApiError::picture(&error))?;
+    let (age, etag) = (still.age(now()), etag(still.epoch, still.seq));
+    Ok(unless_known(request, respond(still, age, etag)))
 }
 
 /// What a request asks for.
@@ -42,10 +78,10 @@ struct Wanted {
 }
 
 impl Wanted {
-    fn read(request: &Request) -> Result<Self, ApiError> {
-        let name = super::path_of(request).strip_prefix(PREFIX).and_then(|rest| rest.strip_suffix(SUFFIX));
+    fn read(request: &Request, prefix: &str) -> Result<Self, ApiError> {
+        let name = super::path_of(request).strip_prefix(prefix).and_then(|rest| rest.strip_suffix(SUFFIX));
         let Some(name) = name.filter(|name| !name.is_empty()) else {
-            return Err(ApiError::not_found("A picture is found at /snapshots/<stream name>.png"));
+            return Err(ApiError::not_found(format!("A picture is found at {prefix}<stream name>.png")));
         };
         // Decoded once: a name that itself holds a percent sign arrives as its owner spelt it.
         let stream_name = percent_decode_str(name)
@@ -94,16 +130,9 @@ impl AsRef<[u8]> for Png {
     }
 }
 
-/// The picture with all that is known of it. `If-None-Match` is honoured; `If-Modified-Since` is not, as its seconds are
-/// too coarse for a stream.
-fn respond(request: &Request, snapshot: Arc<Snapshot>, age: Duration, fit: Option<Fit>) -> Response {
-    let fit = match fit {
-        None => "",
-        Some(Fit::Contain) => "-contain",
-        Some(Fit::Cover) => "-cover",
-    };
-    let etag =
-        format!("\"{:x}-{:x}-{}x{}{fit}\"", snapshot.epoch, snapshot.seq, snapshot.width, snapshot.height);
+/// The picture with all that is known of it. `If-None-Match` is to be honoured; `If-Modified-Since` is not, as its seconds
+/// are too coarse for a stream.
+fn respond(snapshot: Arc<Snapshot>, age: Duration, etag: String) -> Response {
     let length = snapshot.png.len();
     let headers = [
         ("ETag", etag),
@@ -118,10 +147,7 @@ fn respond(request: &Request, snapshot: Arc<Snapshot>, age: Duration, fit: Optio
         data: ResponseBody::from_reader_and_size(Cursor::new(Png(snapshot)), length),
         ..Response::from_data("image/png", Vec::new())
     };
-    let response = headers
-        .into_iter()
-        .fold(response, |response, (name, value)| response.with_additional_header(name, value));
-    unless_known(request, response)
+    headers.into_iter().fold(response, |response, (name, value)| response.with_additional_header(name, value))
 }
 
 #[cfg(test)]
@@ -129,7 +155,7 @@ mod tests {
     use super::*;
 
     fn read(url: &str) -> Result<Wanted, ApiError> {
-        Wanted::read(&Request::fake_http("GET", url, Vec::new(), Vec::new()))
+        Wanted::read(&Request::fake_http("GET", url, Vec::new(), Vec::new()), PREFIX)
     }
 
     #[test]

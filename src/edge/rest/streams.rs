@@ -117,7 +117,7 @@ pub(super) fn find(registry: &Registry, node_id: &str, query: &Query) -> Result<
 }
 
 /// What comes, or while nothing came yet what was negotiated.
-fn codec(comes: &str, negotiated: &str) -> String {
+pub(super) fn codec(comes: &str, negotiated: &str) -> String {
     if comes.is_empty() { negotiated } else { comes }.to_owned()
 }
 

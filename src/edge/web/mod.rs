@@ -26,6 +26,9 @@ use crate::hub::{Registry, SourceProtocol};
 /// Where the demo page is.
 pub const DEMO_PAGE: &str = "/client2/examples/demo/streaming/stream-snapshot/stream-snapshot.html";
 
+/// What the server's bare address leads to: all live streams, and the way to the other pages.
+pub const START_PAGE: &str = "/client2/examples/demo/streaming/streams/streams.html";
+
 /// The web client's prefixes, the same below both.
 const PREFIXES: [&str; 2] = ["/client2/", "/client/"];
 
@@ -107,13 +110,13 @@ impl Site {
 
     /// Pages and what stands beside them; `None` when there is nothing at this path.
     fn page(&self, request: &Request, path: &str) -> Option<Response> {
-        let to_demo = || Response::redirect_302(DEMO_PAGE);
+        let to_start = || Response::redirect_302(START_PAGE);
         if matches!(path, "/" | "/client" | "/client2") {
-            return Some(to_demo());
+            return Some(to_start());
         }
         let rest = PREFIXES.iter().find_map(|prefix| path.strip_prefix(prefix))?;
         if rest.is_empty() {
-            return Some(to_demo());
+            return Some(to_start());
         }
         self.files.get(request, rest)
     }

@@ -8,7 +8,7 @@
 //!              └─ snapshot-desk: deadlines, and streams that owe a keyframe
 //! ```
 //!
-//! `desk` decides and is pure; `service` carries out, `work` does the jobs, `watch` follows one stream. Nobody here is ever waited for
+//! Beside it, `stills` makes small pictures of newest keyframes for lists. `desk` decides and is pure; `service` carries out, `work` does the jobs, `watch` follows one stream. Nobody here is ever waited for
 //! by a publisher. What pictures are (decoding, colour, PNG) belongs in the modules beside this one, what a door does
 //! with a snapshot (HTTP headers, base64 in a message) in `edge`.
 
@@ -16,6 +16,7 @@
 mod by_hand;
 mod desk;
 mod service;
+mod stills;
 #[cfg(test)]
 mod tests;
 mod watch;
@@ -32,6 +33,7 @@ use super::png::PngError;
 use super::scale::ScaleError;
 pub use super::scale::{Fit, Scale};
 pub use service::{SnapshotService, Snapshots};
+pub use stills::{STILL_SIDE_MAX, StillSource};
 
 /// What is asked for.
 #[derive(Clone, Debug, Default)]
@@ -92,6 +94,9 @@ pub enum SnapshotError {
     /// The stream has sound alone.
     #[error("Stream has no video")]
     NoVideo,
+    /// Nothing can be decoded before the next keyframe, for which this caller does not wait.
+    #[error("No keyframe yet")]
+    NoKeyframe,
     /// No picture in time.
     #[error("Snapshot response timeout")]
     Timeout,
@@ -130,6 +135,7 @@ impl SnapshotError {
         match self {
             Self::StreamNotFound => "not_found",
             Self::NoVideo => "no_video",
+            Self::NoKeyframe => "no_keyframe",
             Self::Timeout => "timeout",
             Self::TooOld(_) => "too_old",
             Self::Busy => "busy",

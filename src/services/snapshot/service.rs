@@ -4,6 +4,7 @@
 //! |---|---|---|---|
 //! | decoding jobs | desk → `decode-k` | `queue_max`; one a stream at most | `Busy` to those who wait for that stream |
 //! | encoding jobs | desk → `snapshot-k`, or the caller's own thread | [`ENCODING_QUEUE`]; one a stream and scale at most | `Busy`, likewise |
+//! | stills | caller → `stills` | [`stills::QUEUE`] | `Busy`, at once |
 //! | live | stream → `watch-…` | see [`watch`] | the watch rejoins at a keyframe |
 
 use std::collections::{HashMap, VecDeque};
@@ -14,6 +15,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender, bounded, select};
 
 use super::desk::{Action, Desk, DeskSettings, Failure, Request};
+use super::stills::{self, StillJob};
 use super::work::EncodingJob;
 use super::{Snapshot, SnapshotError, SnapshotRequest, SnapshotSettings, watch};
 use crate::base::clock::Clock;
@@ -30,7 +32,7 @@ const ENCODING_QUEUE: usize = 64;
 /// A subscription that only tells when a keyframe came needs no room for what follows.
 const KEYFRAME_QUEUE: usize = 2;
 /// How long [`Snapshots::take`] waits beyond the deadline, by which it should have been answered.
-const GRACE: Duration = Duration::from_secs(1);
+pub(super) const GRACE: Duration = Duration::from_secs(1);
 
 type Outcome = Result<Arc<Snapshot>, SnapshotError>;
 type Actions = Vec<Action<Arc<Stream>, Reply>>;
@@ -67,10 +69,11 @@ pub(super) struct Shared {
     pub(super) settings: SnapshotSettings,
     pub(super) clock: Clock,
     pub(super) desk: Mutex<Desk<Arc<Stream>, Reply>, { rank::DESK }>,
-    registry: Registry,
+    pub(super) registry: Registry,
     pub(super) metrics: Metrics,
     decoding: Sender<u64>,
     encoding: Sender<EncodingJob>,
+    pub(super) stills: Sender<StillJob>,
     waker: Waker,
     /// Callers that make their own PNG at the moment; at most as many as there are threads for it.
     encoding_callers: AtomicUsize,
@@ -83,6 +86,7 @@ pub(super) struct Shared {
 pub(super) struct Queues {
     pub(super) decoding: Receiver<u64>,
     pub(super) encoding: Receiver<EncodingJob>,
+    pub(super) stills: Receiver<StillJob>,
     pub(super) waiter: Waiter,
 }
 
@@ -97,6 +101,10 @@ impl std::fmt::Debug for Snapshots {
 }
 
 impl Snapshots {
+    pub(super) fn shared(&self) -> &Shared {
+        &self.0
+    }
+
     #[cfg(test)]
     pub(super) fn of(shared: &Arc<Shared>) -> Self {
         Self(shared.clone())
@@ -178,12 +186,15 @@ impl SnapshotService {
         clock: Clock,
         metrics: Metrics,
     ) -> std::io::Result<Self> {
-        let (shared, stop, Queues { decoding, encoding, waiter }) =
+        let (shared, stop, Queues { decoding, encoding, stills, waiter }) =
             Shared::new(settings, registry, clock, metrics)?;
         let mut service = Self { shared: shared.clone(), stop, threads: Vec::new() };
         let desk = shared.clone();
         let desk = threads::spawn("snapshot-desk", STACK_PROTOCOL_BYTES, move || desk.look_after(waiter))?;
         service.threads.push(desk);
+        let maker = shared.clone();
+        let maker = threads::spawn("stills", STACK_CODEC_BYTES, move || maker.make_stills(&stills))?;
+        service.threads.push(maker);
         for k in 0..settings.decoders.max(1) {
             let (shared, jobs) = (shared.clone(), decoding.clone());
             let body = move || shared.work(&jobs, |shared, epoch| shared.decode(epoch));
@@ -238,6 +249,7 @@ impl Shared {
         stop.token().wakes(&waiter.waker());
         let (decoding, decoding_jobs) = bounded(settings.queue_max.max(1));
         let (encoding, encoding_jobs) = bounded(ENCODING_QUEUE);
+        let (stills, still_jobs) = bounded(stills::QUEUE);
         let desk = DeskSettings {
             watch: settings.watch,
             watched_max: settings.watched_max,
@@ -252,12 +264,14 @@ impl Shared {
             metrics,
             decoding,
             encoding,
+            stills,
             waker: waiter.waker(),
             encoding_callers: AtomicUsize::new(0),
             watches: Mutex::default(),
             stop: stop.token(),
         });
-        Ok((shared, stop, Queues { decoding: decoding_jobs, encoding: encoding_jobs, waiter }))
+        let (decoding, encoding, stills) = (decoding_jobs, encoding_jobs, still_jobs);
+        Ok((shared, stop, Queues { decoding, encoding, stills, waiter }))
     }
 
     /// As [`Shared::perform`], but an encoding job is done on this thread, unless too many callers are at that already.

@@ -23,7 +23,7 @@ const SETTINGS: SnapshotSettings = SnapshotSettings {
     keyframe_units: 1000,
     pixels_max: 8192 * 4352,
 };
-const UNWATCHED: SnapshotSettings = SnapshotSettings { watch: Duration::ZERO, ..SETTINGS };
+pub(super) const UNWATCHED: SnapshotSettings = SnapshotSettings { watch: Duration::ZERO, ..SETTINGS };
 
 fn publication(name: &str, has_video: bool) -> Publication {
     Publication {
@@ -38,17 +38,17 @@ fn publication(name: &str, has_video: bool) -> Publication {
 }
 
 /// A registry, a clock, counts, and one published stream of cards called `cards`, with its bell.
-struct Scene {
+pub(super) struct Scene {
     registry: Registry,
-    clock: Clock,
-    metrics: Metrics,
-    publisher: Publisher,
-    bell: crossbeam_channel::Receiver<()>,
+    pub(super) clock: Clock,
+    pub(super) metrics: Metrics,
+    pub(super) publisher: Publisher,
+    pub(super) bell: crossbeam_channel::Receiver<()>,
     encoder: CardEncoder,
 }
 
 impl Scene {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let registry = Registry::new(GopLimits { units: 600, bytes: 1 << 24 }, 100);
         let (bell, rung) = Bell::new(None);
         let publisher = registry.publish(publication("cards", true), Some(bell)).unwrap();
@@ -57,7 +57,7 @@ impl Scene {
         Self { registry, clock: Clock::manual(), metrics: Metrics::new(), publisher, bell: rung, encoder }
     }
 
-    fn service(&self, settings: SnapshotSettings) -> SnapshotService {
+    pub(super) fn service(&self, settings: SnapshotSettings) -> SnapshotService {
         let (registry, metrics) = (self.registry.clone(), self.metrics.clone());
         SnapshotService::start(settings, registry, self.clock.clone(), metrics).unwrap()
     }
@@ -66,16 +66,16 @@ impl Scene {
         ByHand::new(settings, self.registry.clone(), self.clock.clone(), self.metrics.clone())
     }
 
-    fn push(&mut self, numbers: std::ops::Range<u32>) {
+    pub(super) fn push(&mut self, numbers: std::ops::Range<u32>) {
         push_cards(&self.publisher, &mut self.encoder, numbers, &self.clock).unwrap();
     }
 
-    fn push_keyframe(&mut self, number: u32) {
+    pub(super) fn push_keyframe(&mut self, number: u32) {
         self.encoder.request_keyframe();
         self.push(number..number + 1);
     }
 
-    fn runs(&self) -> (u64, u64) {
+    pub(super) fn runs(&self) -> (u64, u64) {
         (self.metrics.decode_runs_total.get(), self.metrics.pictures_encoded_total.get())
     }
 }
@@ -84,7 +84,7 @@ fn cards() -> SnapshotRequest {
     SnapshotRequest { stream_name: "cards".into(), ..SnapshotRequest::default() }
 }
 
-fn number(snapshot: &Snapshot) -> u32 {
+pub(super) fn number(snapshot: &Snapshot) -> u32 {
     let (width, height, rgb) = crate::services::png::tests::decode(&snapshot.png);
     assert_eq!((width, height), (snapshot.width, snapshot.height));
     read_number(&rgb, width, height).expect("a card that can be read")

@@ -133,7 +133,7 @@ impl Shared {
         self.perform(actions);
     }
 
-    fn make(
+    pub(super) fn make(
         &self,
         stream: &Stream,
         picture: &YuvPicture,
