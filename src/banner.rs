@@ -18,6 +18,7 @@ pub fn text(app: &App, config: &Config, demo: bool) -> String {
     if let Some(http) = app.doors().iter().find(|door| door.name == "http") {
         let base = url("http", http.address);
         let stream = if demo { "test" } else { "STREAM" };
+        text += &format!("streams: {base}/\n");
         text += &format!("page: {base}{DEMO_PAGE}\n");
         text += &format!("snapshot: curl -fo {stream}.png {base}/snapshots/{stream}.png\n");
         text += &format!(

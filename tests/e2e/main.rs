@@ -9,6 +9,7 @@ mod process;
 mod publish;
 mod rest;
 mod signalling;
+mod stills;
 mod terminate;
 mod whip;
 mod whole;

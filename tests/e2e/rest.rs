@@ -123,7 +123,9 @@ fn a_password_guards_calls_pictures_and_counts_and_not_the_pages() {
     let mut client = HttpClient::connect(site.address);
     let right = format!("Basic {}", STANDARD.encode("admin:geheim"));
     let wrong = format!("Basic {}", STANDARD.encode("admin:Geheim"));
-    for path in [FIND_ALL, "/rest-api/no-such-call", "/snapshots/cam1.png", "/metrics", "/?action=stat"] {
+    let pictures = ["/snapshots/cam1.png", "/stills/cam1.png"];
+    let calls = [FIND_ALL, "/rest-api/stream/list", "/rest-api/no-such-call", "/metrics", "/?action=stat"];
+    for path in calls.into_iter().chain(pictures) {
         let plain = path.split('?').next().unwrap();
         let refused = client.get(path);
         refused.error(401, plain);

@@ -116,7 +116,7 @@
     const card = {
       element: made, stream: null, still: null,
       screen: part(".screen"), image: part("img"), why: part(".why"), age: part(".age"), title: part("h2 a"), protocol: part(".protocol"),
-      muted: part(".muted"), picture: part(".picture"), codecs: part(".codecs"), rate: part(".rate"), lived: part(".lived"), viewers: part(".viewers"),
+      muted: part(".muted .word"), picture: part(".picture"), codecs: part(".codecs"), rate: part(".rate"), lived: part(".lived"), viewers: part(".viewers"),
     };
     const encoded = encodeURIComponent(stream.name);
     const id = `stream-${stream.epoch}`;
@@ -159,7 +159,7 @@
     set(card.protocol, PROTOCOLS[stream.protocol] || stream.protocol);
     const muted = [stream.videoMuted && "Camera off", stream.audioMuted && "Microphone off"].filter(Boolean).join(", ");
     set(card.muted, muted);
-    card.muted.hidden = !muted;
+    card.muted.parentElement.hidden = !muted;
     set(card.picture, stream.width ? `${stream.width} × ${stream.height}` : "none");
     set(card.codecs, codecs(stream).join(", ") || "unknown yet");
     const rate = [stream.fps && `${round(stream.fps)} fps`, stream.bitrate && bitrate(stream.bitrate)].filter(Boolean).join(", ");
