@@ -7,6 +7,7 @@ mod support;
 mod pictures;
 mod process;
 mod publish;
+mod pull;
 mod rest;
 mod signalling;
 mod stills;

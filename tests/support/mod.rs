@@ -1,6 +1,7 @@
 //! What end-to-end tests share: the server as a library and as a process, clients of each protocol.
 
 pub mod browser;
+pub mod camera;
 pub mod clip;
 pub mod page;
 pub mod process;

@@ -244,6 +244,15 @@ impl Driven<'_> {
                         self.up();
                     }
                 }
+                Step::AudioParams(params) => {
+                    if let Some(published) = &self.published {
+                        published.publisher.set_audio_params(params);
+                    }
+                }
+                Step::Damaged(kind, text) => {
+                    self.link.pulls.0.metrics.bad_input(kind);
+                    tracing::debug!("{}: {text}", self.link.name);
+                }
                 Step::Gap => {
                     if let Some(published) = &self.published {
                         published.publisher.mark_gap();

@@ -1,13 +1,18 @@
 //! What the machines of both protocols have in common for the thread that drives them.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
 use super::source::Source;
-use super::{PullError, PullSettings};
+use super::{PullError, PullKind, PullSettings};
 use crate::base::id::random_id;
+use crate::media::track::AudioParams;
 use crate::media::unit::{AccessUnit, AudioFrame};
+use crate::proto::rtmp::client as rtmp;
+use crate::proto::rtmp::media_reader::MediaOutput;
+use crate::proto::rtmp::url::RtmpUrl;
 use crate::proto::rtsp::client::{Client, ClientError, ClientSettings, Output, TRACKS_RECEIVED, Wanted};
 use crate::proto::rtsp::media::MediaSettings;
 
@@ -18,12 +23,16 @@ pub(super) enum Step {
     Send(Bytes),
     /// Send to this port of the source, from the socket of this number.
     Datagram { socket: usize, port: u16, bytes: Bytes },
-    /// The source begins to send; these tracks are to be expected.
+    /// The source begins to send, or says more of it; these tracks are to be expected.
     Begins { video: bool, audio: bool },
     /// A coded picture.
     Video(AccessUnit),
     /// A frame of sound.
     Audio(AudioFrame),
+    /// What the sound will be.
+    AudioParams(Arc<AudioParams>),
+    /// Something could not be used and was left out; the kind under which it is counted, and why.
+    Damaged(&'static str, String),
     /// Something was lost on the way.
     Gap,
     /// The source sends us elsewhere.
@@ -79,6 +88,9 @@ const HOLD_BACK: Duration = Duration::from_millis(200);
 /// Without a first datagram for so long, a camera is asked to send inside the connection.
 const DATAGRAM_LIMIT: Duration = Duration::from_secs(3);
 
+/// One reading of an RTMP connection.
+const RTMP_BUFFER_BYTES: usize = 32 * 1024;
+
 /// The machine for a source whose connection is open. `ports` are ours for media by UDP, RTP and RTCP of each track; none: inside
 /// the connection.
 pub(super) fn make(
@@ -87,6 +99,27 @@ pub(super) fn make(
     ports: &[u16],
     now: Instant,
 ) -> Box<dyn Machine> {
+    match target.kind() {
+        PullKind::Rtsp => rtsp(settings, target, ports, now),
+        PullKind::Rtmp => rtmp(settings, target, now),
+    }
+}
+
+fn rtmp(settings: &PullSettings, target: &Source, now: Instant) -> Box<dyn Machine> {
+    let silence = settings.silence.unwrap_or(settings.answer);
+    let client = RtmpUrl::parse(target.url().as_str()).map(|url| {
+        let settings = rtmp::ClientSettings {
+            url,
+            pixels_max: settings.pixels_max,
+            answer_limit: settings.answer,
+            silence_limit: Some(silence),
+        };
+        rtmp::Client::new(settings, &mut rand::rng(), now)
+    });
+    Box::new(Rtmp { client: client.ok(), buffer: vec![0; RTMP_BUFFER_BYTES] })
+}
+
+fn rtsp(settings: &PullSettings, target: &Source, ports: &[u16], now: Instant) -> Box<dyn Machine> {
     let pairs = match ports {
         [a, b, c, d] => Some([(*a, *b), (*c, *d)]),
         _ => None,
@@ -161,6 +194,89 @@ impl Machine for Rtsp {
         self.counted = now;
         since
     }
+}
+
+/// Another server that speaks RTMP.
+struct Rtmp {
+    /// `None`: the address names no stream.
+    client: Option<rtmp::Client>,
+    buffer: Vec<u8>,
+}
+
+impl Machine for Rtmp {
+    fn room(&mut self) -> &mut [u8] {
+        &mut self.buffer
+    }
+
+    fn filled(&mut self, now: Instant, count: usize) {
+        if let (Some(client), Some(bytes)) = (&mut self.client, self.buffer.get(..count)) {
+            client.handle_bytes(now, bytes);
+        }
+    }
+
+    fn datagram(&mut self, _now: Instant, _socket: usize, _bytes: &[u8]) {}
+
+    fn end_of_input(&mut self, _now: Instant) {
+        if let Some(client) = &mut self.client {
+            client.handle_end();
+        }
+    }
+
+    fn timeout(&mut self, now: Instant) {
+        if let Some(client) = &mut self.client {
+            client.handle_timeout(now);
+        }
+    }
+
+    fn close(&mut self, _now: Instant) {
+        if let Some(client) = &mut self.client {
+            client.close();
+        }
+    }
+
+    fn step(&mut self) -> Step {
+        let Some(client) = &mut self.client else {
+            let text = "its address names no stream".to_owned();
+            return Step::Over(Cause { error: PullError::BadUri, text, other_transport: false });
+        };
+        if !client.output().is_empty() {
+            let bytes = Bytes::copy_from_slice(client.output());
+            client.sent(bytes.len());
+            return Step::Send(bytes);
+        }
+        match client.poll_output() {
+            // What comes is told later.
+            rtmp::ClientOutput::Playing => Step::Begins { video: true, audio: false },
+            rtmp::ClientOutput::Media(output) => match output {
+                MediaOutput::Video(unit) => Step::Video(unit),
+                MediaOutput::Audio(frame) => Step::Audio(frame),
+                MediaOutput::AudioParams(params) => Step::AudioParams(params),
+                MediaOutput::Tracks { video, audio } => Step::Begins { video, audio },
+                MediaOutput::Gap => Step::Gap,
+                MediaOutput::Damaged(kind, text) => Step::Damaged(kind, text),
+                MediaOutput::Unsupported { error, .. } => Step::Damaged("rtmp_codec", error.to_string()),
+            },
+            rtmp::ClientOutput::Closed(cause) => Step::Over(cause_of_rtmp(&cause)),
+            rtmp::ClientOutput::Timeout(at) => Step::Timeout(at),
+        }
+    }
+
+    fn counts(&mut self) -> (u64, u64) {
+        (0, 0)
+    }
+}
+
+fn cause_of_rtmp(cause: &rtmp::ClientCause) -> Cause {
+    let error = match cause {
+        rtmp::ClientCause::NotFound => PullError::RtmpNotFound,
+        rtmp::ClientCause::Unsupported(_) | rtmp::ClientCause::Protocol(_) => PullError::RtmpFormat,
+        rtmp::ClientCause::Refused(_)
+        | rtmp::ClientCause::Ended
+        | rtmp::ClientCause::Late
+        | rtmp::ClientCause::Silent
+        | rtmp::ClientCause::Local => PullError::RtmpConnect,
+    };
+    Cause { error, text: cause.to_string(), other_transport: false }
 }
 
 fn cause_of_rtsp(error: &ClientError) -> Cause {

@@ -7,6 +7,7 @@ use url::{Host, Url};
 
 use super::{PullError, PullKind};
 use crate::base::id::StreamName;
+use crate::proto::rtmp::url::RtmpUrl;
 use crate::proto::rtsp::client::Login;
 
 /// How a source is spoken to.
@@ -95,6 +96,10 @@ impl Source {
         let shown = Url::parse(name.as_str()).ok().and_then(|url| Self::of_url(scheme, url)).ok_or(BadUri)?;
         let same = shown.url == source.url && shown.login.is_none();
         if !same || text.contains('\\') {
+            return Err(BadUri);
+        }
+        // An application and a stream must be there.
+        if scheme.is_rtmp() && RtmpUrl::parse(source.url.as_str()).is_err() {
             return Err(BadUri);
         }
         source.name = name;
@@ -253,7 +258,7 @@ mod tests {
             ("rtsp://10.0.0.1/1", "10.0.0.1", Some("10.0.0.1"), 554),
             ("RTSPS://[::1]/1", "::1", Some("::1"), 322),
             ("rtmp://live.example/app/x", "live.example", None, 1935),
-            ("rtmps://live.example:1/app", "live.example", None, 1),
+            ("rtmps://live.example:1/app/y", "live.example", None, 1),
             ("rtsp://[::ffff:127.0.0.1]:9", "::ffff:127.0.0.1", Some("::ffff:127.0.0.1"), 9),
             // Not an address by its form; the lookup tells what it means, and the fence judges that.
             ("rtsp://127.1/", "127.1", None, 554),
@@ -289,6 +294,7 @@ mod tests {
             "rtsp://cam\\@evil/1",
             "rtsp://cam/a\r\nb",
             "http://cam/",
+            "rtmp://cam/app",
             "file:///etc/passwd",
             "dov://x.mp4",
             long.as_str(),
