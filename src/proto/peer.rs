@@ -4,6 +4,7 @@
 //! not: sockets and threads (`edge::rtc`), and what becomes of the media (`hub`).
 
 mod refused;
+mod viewer;
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -15,13 +16,15 @@ use bytes::Bytes;
 use rand::Rng as _;
 
 pub use self::refused::{Refused, RefusedCounts};
+pub use self::viewer::ViewerStream;
 use super::demux::{self, Kind};
-use super::dtls::{Certificate, Dtls, DtlsFailure, DtlsSettings, Session, SessionOutput, Side};
+use super::dtls::{Certificate, Dtls, DtlsFailure, DtlsSettings, Fingerprint, Session, SessionOutput, Side};
 use super::ice::{Credentials, IceFailure, IceLite, IceRefusal, IceSettings};
 use super::rtp::receiver::{
     HOLD_BACK_DEFAULT, KEYFRAME_INTERVAL_DEFAULT, Receiver, ReceiverOutput, ReceiverSettings, ReceiverStats,
     TrackKind, TrackSettings, VideoPayload,
 };
+use super::rtp::sender::{Sender, SenderOutput, SenderStats};
 use super::sdp::answer::{ABS_SEND_TIME, Accepted, KnownCodec, Local, MID, VIDEO_ORIENTATION};
 use super::sdp::{Negotiated, NegotiationError, Offer};
 use super::srtp::{Keys, Srtp};
@@ -90,6 +93,15 @@ pub enum Output {
     Audio(AudioFrame),
     /// Video was lost: nothing is decodable before the next unit with `key`.
     Gap,
+    /// A viewer needs a keyframe.
+    KeyframeWanted,
+    /// A viewer's network carries less than the stream needs, in bits a second.
+    NotEnoughBandwidth {
+        /// What the stream needs.
+        stream_bps: u64,
+        /// What there is.
+        available_bps: u64,
+    },
     /// Something happened to the connection.
     Event(PeerEvent),
     /// Nothing more; call [`Peer::handle_timeout`] then.
@@ -129,8 +141,10 @@ pub enum CloseCause {
 pub struct PeerStats {
     /// Datagrams that were not used.
     pub refused: RefusedCounts,
-    /// What was received.
+    /// What was received of a publisher.
     pub receiver: ReceiverStats,
+    /// What was sent to a viewer.
+    pub sender: SenderStats,
     /// Where the peer is now.
     pub remote: Option<SocketAddr>,
 }
@@ -147,6 +161,15 @@ enum State {
     Closed { since: Instant },
 }
 
+/// Which way media goes.
+#[derive(Debug)]
+enum Media {
+    /// From a publisher.
+    Receives(Box<Receiver>),
+    /// To a viewer.
+    Sends(Box<Sender>),
+}
+
 /// One endpoint.
 pub struct Peer {
     state: State,
@@ -154,8 +177,8 @@ pub struct Peer {
     session: Box<dyn Session>,
     /// When the session wants to be called; `None` for never.
     session_deadline: Option<Instant>,
-    receiver: Receiver,
-    receiver_deadline: Instant,
+    media: Media,
+    media_deadline: Instant,
     rtp_activity: Option<Duration>,
     outputs: VecDeque<Output>,
     refused: RefusedCounts,
@@ -208,26 +231,39 @@ impl Peer {
             cvo: negotiated.video.as_ref().is_some_and(|taken| extension(taken, VIDEO_ORIENTATION).is_some()),
         };
         let receiver = Receiver::new(receiver_settings(&settings, offer, &negotiated, random), now);
+        let media = Media::Receives(Box::new(receiver));
+        let peer = Self::new(settings, credentials, negotiated.fingerprints, media, now, session);
+        Ok((peer, answer))
+    }
+
+    /// A peer whose offer was answered.
+    fn new(
+        settings: PeerSettings,
+        credentials: Credentials,
+        fingerprints: Vec<Fingerprint>,
+        media: Media,
+        now: Instant,
+        session: impl FnOnce(DtlsSettings) -> Box<dyn Session>,
+    ) -> Self {
         let session = session(DtlsSettings {
             side: Side::Server,
             certificate: settings.certificate,
-            fingerprints: negotiated.fingerprints,
+            fingerprints,
             handshake_timeout: settings.handshake_timeout,
         });
         let ice_settings =
             IceSettings { timeout: settings.ice_timeout, consent_timeout: settings.consent_timeout };
-        let peer = Self {
+        Self {
             state: State::Checking,
             ice: IceLite::new(credentials, ice_settings, now),
             session,
             session_deadline: None,
-            receiver,
-            receiver_deadline: now,
+            media,
+            media_deadline: now,
             rtp_activity: settings.rtp_activity,
             outputs: VecDeque::new(),
             refused: RefusedCounts::default(),
-        };
-        Ok((peer, answer))
+        }
     }
 
     /// Takes a datagram that came to the peer's socket.
@@ -283,13 +319,19 @@ impl Peer {
         let State::Connected { srtp, .. } = &mut self.state else { return Err(Refused::RtpEarly) };
         if kind == Kind::Rtcp {
             let plain = srtp.unprotect_rtcp(datagram)?;
-            return self.receiver.handle_rtcp(now, &plain).map_err(|_| Refused::RtcpUnusable);
+            let handled = match &mut self.media {
+                Media::Receives(receiver) => receiver.handle_rtcp(now, &plain),
+                Media::Sends(sender) => sender.handle_rtcp(now, &plain),
+            };
+            return handled.map_err(|_| Refused::RtcpUnusable);
         }
-        if !self.receiver.accepts(datagram) {
+        // A viewer has nothing to send.
+        let Media::Receives(receiver) = &mut self.media else { return Err(Refused::RtpUnbound) };
+        if !receiver.accepts(datagram) {
             return Err(Refused::RtpUnbound);
         }
         let plain = srtp.unprotect_rtp(datagram)?;
-        self.receiver.handle_rtp(now, &plain).map_err(|_| Refused::RtpUnusable)
+        receiver.handle_rtp(now, &plain).map_err(|_| Refused::RtpUnusable)
     }
 
     /// Does what is due.
@@ -307,8 +349,11 @@ impl Peer {
                 if self.session_deadline.is_some_and(|deadline| now >= deadline) {
                     self.session.handle_timeout(now);
                 }
-                if matches!(self.state, State::Connected { .. }) && now >= self.receiver_deadline {
-                    self.receiver.handle_timeout(now);
+                if matches!(self.state, State::Connected { .. }) && now >= self.media_deadline {
+                    match &mut self.media {
+                        Media::Receives(receiver) => receiver.handle_timeout(now),
+                        Media::Sends(sender) => sender.handle_timeout(now),
+                    }
                 }
                 self.drain(now);
             }
@@ -317,8 +362,8 @@ impl Peer {
 
     /// Asks the publisher for a keyframe; many who ask at once cost one request.
     pub fn request_keyframe(&mut self, now: Instant) {
-        if !self.is_closed() {
-            self.receiver.request_keyframe(now);
+        if let (false, Media::Receives(receiver)) = (self.is_closed(), &mut self.media) {
+            receiver.request_keyframe(now);
             self.drain(now);
         }
     }
@@ -339,8 +384,8 @@ impl Peer {
             return Output::Timeout(since + AFTERWARDS);
         }
         let mut deadline = self.ice.deadline();
-        let receiver = matches!(self.state, State::Connected { .. }).then_some(self.receiver_deadline);
-        for other in [self.session_deadline, receiver, self.activity_deadline()].into_iter().flatten() {
+        let media = matches!(self.state, State::Connected { .. }).then_some(self.media_deadline);
+        for other in [self.session_deadline, media, self.activity_deadline()].into_iter().flatten() {
             deadline = deadline.min(other);
         }
         Output::Timeout(deadline)
@@ -355,13 +400,18 @@ impl Peer {
     /// Counts so far.
     #[must_use]
     pub fn stats(&self) -> PeerStats {
-        PeerStats { refused: self.refused, receiver: self.receiver.stats(), remote: self.ice.target() }
+        let (receiver, sender) = match &self.media {
+            Media::Receives(receiver) => (receiver.stats(), SenderStats::default()),
+            Media::Sends(sender) => (ReceiverStats::default(), sender.stats()),
+        };
+        PeerStats { refused: self.refused, receiver, sender, remote: self.ice.target() }
     }
 
     /// When the silence has lasted too long.
     fn activity_deadline(&self) -> Option<Instant> {
         let State::Connected { since, .. } = &self.state else { return None };
-        let last = self.receiver.stats().last_rtp.map_or(*since, |last| last.max(*since));
+        let Media::Receives(receiver) = &self.media else { return None };
+        let last = receiver.stats().last_rtp.map_or(*since, |last| last.max(*since));
         Some(last + self.rtp_activity?)
     }
 
@@ -371,8 +421,16 @@ impl Peer {
             self.finish(now, cause);
             return;
         }
+        match &self.media {
+            Media::Receives(_) => self.drain_receiver(),
+            Media::Sends(_) => self.drain_sender(),
+        }
+    }
+
+    fn drain_receiver(&mut self) {
+        let Media::Receives(receiver) = &mut self.media else { return };
         loop {
-            match self.receiver.poll_output() {
+            match receiver.poll_output() {
                 ReceiverOutput::Rtcp(compound) => {
                     let State::Connected { srtp, .. } = &mut self.state else { continue };
                     let (Some(to), Ok(bytes)) = (self.ice.target(), srtp.protect_rtcp(&compound)) else {
@@ -384,7 +442,7 @@ impl Peer {
                 ReceiverOutput::Audio(frame) => self.outputs.push_back(Output::Audio(frame)),
                 ReceiverOutput::Gap => self.outputs.push_back(Output::Gap),
                 ReceiverOutput::Timeout(at) => {
-                    self.receiver_deadline = at;
+                    self.media_deadline = at;
                     return;
                 }
             }
@@ -419,7 +477,7 @@ impl Peer {
     fn connect(&mut self, keys: Keys, now: Instant) -> bool {
         let Ok(srtp) = Srtp::new(keys) else { return false };
         self.state = State::Connected { srtp: Box::new(srtp), since: now };
-        self.receiver_deadline = now;
+        self.media_deadline = now;
         self.outputs.push_back(Output::Event(PeerEvent::Connected));
         true
     }

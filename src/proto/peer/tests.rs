@@ -1,4 +1,5 @@
 mod browser;
+mod watch;
 
 use std::collections::HashMap;
 
@@ -90,6 +91,7 @@ impl Call {
                 Output::Video(unit) => self.units.push(unit),
                 Output::Audio(frame) => self.frames.push(frame),
                 Output::Gap => self.gaps += 1,
+                Output::KeyframeWanted | Output::NotEnoughBandwidth { .. } => panic!("a publisher"),
                 Output::Event(event) => self.events.push(event),
                 Output::Timeout(at) => return at,
             }

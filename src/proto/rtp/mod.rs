@@ -17,6 +17,7 @@ pub mod pack_vp8;
 pub mod rate;
 pub mod receiver;
 pub mod rtcp;
+pub mod sender;
 pub mod source;
 mod track;
 

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use super::*;
+use crate::proto::rtp::header::RtpPacket;
 use crate::proto::rtp::pack_h264::{PAYLOAD_BYTES_MAX, pack, packet};
 use crate::proto::rtp::rtcp::{self, RtcpPacket};
 use crate::proto::srtp::{MasterKey, Profile};
@@ -19,7 +20,7 @@ pub(super) struct Browser {
     clock: Clock,
     pub(super) address: SocketAddr,
     certificate: Arc<Certificate>,
-    server_fingerprint: Option<crate::proto::dtls::Fingerprint>,
+    server_fingerprint: Option<Fingerprint>,
     username: String,
     pub(super) password: String,
     checks: u64,
@@ -40,6 +41,15 @@ pub(super) struct Browser {
     pub(super) units: Vec<AccessUnit>,
     history: BTreeMap<u16, Vec<u8>>,
     last_keyframe: Option<Instant>,
+    /// What it receives with when it watches.
+    pub(super) receiver: Option<Receiver>,
+    /// Payload type of repetitions, and of what they repeat.
+    pub(super) rtx: Option<(u8, u8, u32)>,
+    /// Pictures received, with the time of each.
+    pub(super) watched: Vec<(Instant, AccessUnit)>,
+    pub(super) heard: Vec<AudioFrame>,
+    pub(super) repetitions: u64,
+    receiver_deadline: Option<Instant>,
 }
 
 impl Browser {
@@ -68,6 +78,12 @@ impl Browser {
             units: Vec::new(),
             history: BTreeMap::new(),
             last_keyframe: None,
+            receiver: None,
+            rtx: None,
+            watched: Vec::new(),
+            heard: Vec::new(),
+            repetitions: 0,
+            receiver_deadline: None,
         }
     }
 
@@ -88,11 +104,102 @@ impl Browser {
         )
     }
 
+    /// The offer of one who watches; with or without repair by RFC 4588.
+    pub(super) fn offer_to_watch(&self, rtx: bool) -> String {
+        let rtx = if rtx { "a=rtpmap:103 rtx/90000\r\na=fmtp:103 apt=102\r\n" } else { "" };
+        let mid = "a=extmap:4 urn:ietf:params:rtp-hdrext:sdes:mid\r\n";
+        let abs = "a=extmap:2 http://www.webrtc.org/experiments/rtp-hdrext/abs-send-time\r\n";
+        let offer = self.offer().replace("a=sendonly", "a=recvonly");
+        let lines = offer.lines().filter(|line| !line.starts_with("a=ssrc:"));
+        let offer: String = lines.map(|line| format!("{line}\r\n")).collect();
+        let format = "a=rtpmap:102 H264/90000\r\n";
+        offer.replace("SAVPF 102", "SAVPF 102 103").replace(format, &format!("{format}{rtx}{mid}{abs}"))
+    }
+
+    /// Takes the packets that the answer announces.
+    pub(super) fn watch(&mut self, sdp: &str) {
+        let track = |kind, payload_type: u8, mid: &str, nack| TrackSettings {
+            kind,
+            payload_types: vec![payload_type],
+            ssrcs: vec![],
+            mid: mid.into(),
+            nack,
+            pli: true,
+            fir: false,
+            remb: nack,
+            cvo_extension: None,
+        };
+        let opus = TrackKind::Audio {
+            codec: AudioCodec::Opus,
+            clock_rate: NonZeroU32::new(48_000).unwrap(),
+            channels: 2,
+        };
+        let video = TrackKind::Video { codec: VideoPayload::H264 };
+        let settings = ReceiverSettings {
+            local_ssrc: 5,
+            cname: "viewer".into(),
+            tracks: vec![track(video, VIDEO_TYPE, "1", true), track(opus, AUDIO_TYPE, "0", false)],
+            mid_extension: Some(4),
+            abs_send_time_extension: Some(2),
+            pixels_max: 8192 * 4352,
+            bitrate_max_bps: 10_000_000,
+            hold_back: Duration::from_millis(400),
+            keyframe_interval: KEYFRAME_INTERVAL_DEFAULT,
+        };
+        self.receiver = Some(Receiver::new(settings, self.clock.now()));
+        let group = sdp.lines().find_map(|line| line.strip_prefix("a=ssrc-group:FID "));
+        self.rtx = group.map(|group| (103, VIDEO_TYPE, group.split(' ').next().unwrap().parse().unwrap()));
+    }
+
+    /// A packet of media: what it repeats is put back (RFC 4588 section 4).
+    fn receive(&mut self, datagram: &[u8]) {
+        let now = self.clock.now();
+        // The server may have its keys, and send, before the last of the handshake has come.
+        let Some(srtp) = &mut self.srtp else { return };
+        // A repetition may come beside what it repeats.
+        let plain = match srtp.unprotect_rtp(datagram) {
+            Err(crate::proto::srtp::SrtpError::Replayed) => return,
+            other => other.unwrap(),
+        };
+        let read = RtpPacket::parse(&plain).unwrap();
+        let packet = match self.rtx {
+            Some((rtx, of, ssrc)) if read.payload_type == rtx => {
+                self.repetitions += 1;
+                let sequence = u16::from_be_bytes([read.payload[0], read.payload[1]]);
+                packet(of, read.marker, sequence, read.timestamp, ssrc, &read.payload[2..])
+            }
+            _ => plain.to_vec(),
+        };
+        let receiver = self.receiver.as_mut().expect("nothing is sent to a publisher");
+        receiver.handle_rtp(now, &packet).unwrap();
+        self.drain_receiver();
+    }
+
+    pub(super) fn drain_receiver(&mut self) {
+        let now = self.clock.now();
+        let Some(receiver) = &mut self.receiver else { return };
+        loop {
+            match receiver.poll_output() {
+                ReceiverOutput::Rtcp(compound) => {
+                    let protected = self.srtp.as_mut().expect("keys").protect_rtcp(&compound).unwrap();
+                    self.sent.push_back(protected.to_vec());
+                }
+                ReceiverOutput::Video(unit) => self.watched.push((now, unit)),
+                ReceiverOutput::Audio(frame) => self.heard.push(frame),
+                ReceiverOutput::Gap => {}
+                ReceiverOutput::Timeout(at) => {
+                    self.receiver_deadline = Some(at);
+                    return;
+                }
+            }
+        }
+    }
+
     pub(super) fn take_answer(&mut self, sdp: &str, session: Option<Box<dyn Session>>) {
         let value = |name: &str| sdp.lines().find_map(|line| line.strip_prefix(name)).unwrap().to_owned();
         self.username = format!("{}:them", value("a=ice-ufrag:"));
         self.password = value("a=ice-pwd:");
-        self.server_fingerprint = crate::proto::dtls::Fingerprint::parse(&value("a=fingerprint:"));
+        self.server_fingerprint = Fingerprint::parse(&value("a=fingerprint:"));
         let certificate = Arc::clone(&self.certificate);
         self.session = session.unwrap_or_else(|| self.real_session(certificate));
     }
@@ -125,7 +232,10 @@ impl Browser {
 
     pub(super) fn deadline(&self) -> Option<Instant> {
         let frame = self.encoder.as_ref().map(|_| self.next_frame);
-        [Some(self.next_check), self.session_deadline, frame].into_iter().flatten().min()
+        [Some(self.next_check), self.session_deadline, self.receiver_deadline, frame]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     pub(super) fn handle_timeout(&mut self) {
@@ -136,6 +246,12 @@ impl Browser {
         if self.session_deadline.is_some_and(|at| at <= now) {
             self.session.handle_timeout(now);
             self.drain_session();
+        }
+        if self.receiver_deadline.is_some_and(|at| at <= now)
+            && let Some(receiver) = &mut self.receiver
+        {
+            receiver.handle_timeout(now);
+            self.drain_receiver();
         }
         while self.encoder.is_some() && now >= self.next_frame {
             self.next_frame += FRAME_INTERVAL;
@@ -182,12 +298,16 @@ impl Browser {
                 self.drain_session();
             }
             Kind::Rtcp => {
-                let plain = self.srtp.as_mut().expect("keys").unprotect_rtcp(datagram).unwrap();
+                let Some(srtp) = &mut self.srtp else { return };
+                let plain = srtp.unprotect_rtcp(datagram).unwrap();
+                if let Some(receiver) = &mut self.receiver {
+                    receiver.handle_rtcp(now, &plain).unwrap();
+                }
                 for packet in rtcp::parse(&plain).unwrap() {
                     self.handle_feedback(&packet);
                 }
             }
-            Kind::Rtp => panic!("nothing is sent to a publisher"),
+            Kind::Rtp => self.receive(datagram),
         }
     }
 
