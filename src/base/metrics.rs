@@ -45,6 +45,16 @@ pub struct Counts {
     pub rtp_received_total: IntCounter,
     /// Keyframes asked of publishers.
     pub keyframe_requests_total: IntCounter,
+    /// RTP packets sent to viewers, without repetitions.
+    pub rtp_sent_total: IntCounter,
+    /// RTP packets sent to viewers again.
+    pub rtp_repeated_total: IntCounter,
+    /// Pictures that viewers did not get because they could not keep up, or waited for a keyframe.
+    pub pictures_left_out_total: IntCounter,
+    /// Players now.
+    pub viewers: IntGauge,
+    /// Players that ended, by `reason`.
+    pub views_ended_total: IntCounterVec,
     /// Publications that ended, by `reason`.
     pub publications_ended_total: IntCounterVec,
     /// Sources pulled now, those at rest included.
@@ -115,6 +125,14 @@ impl Metrics {
             rtp_lost_total: counter("rtp_lost_total", "RTP packets that never came"),
             rtp_received_total: counter("rtp_received_total", "RTP packets taken"),
             keyframe_requests_total: counter("keyframe_requests_total", "Keyframes asked of publishers"),
+            rtp_sent_total: counter("rtp_sent_total", "RTP packets sent to viewers"),
+            rtp_repeated_total: counter("rtp_repeated_total", "RTP packets sent to viewers again"),
+            pictures_left_out_total: counter(
+                "pictures_left_out_total",
+                "Pictures that viewers could not get in time",
+            ),
+            viewers: gauge("viewers", "Players now"),
+            views_ended_total: counters("views_ended_total", "Players that ended", "reason"),
             publications_ended_total: counters(
                 "publications_ended_total",
                 "Publications that ended",

@@ -71,6 +71,12 @@ impl<T> Offer<T> {
         self.refused.load(Ordering::Relaxed)
     }
 
+    /// Whether half of the room is taken: time to leave out what may be left out.
+    #[must_use]
+    pub fn is_half_full(&self) -> bool {
+        self.sender.capacity().is_some_and(|capacity| self.sender.len() * 2 >= capacity)
+    }
+
     /// Items waiting.
     #[must_use]
     pub fn len(&self) -> usize {

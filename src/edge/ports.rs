@@ -228,12 +228,33 @@ impl MediaSocket {
     /// # Errors
     /// When the system does not take it.
     pub fn send(&self, bytes: &[u8], to: SocketAddr, from: Option<IpAddr>) -> io::Result<()> {
+        self.send_run(bytes, None, to, from)
+    }
+
+    /// Most datagrams that one [`MediaSocket::send_run`] may hold; 1 where the system takes them one by one.
+    #[must_use]
+    pub fn run_max(&self) -> usize {
+        self.state.max_gso_segments()
+    }
+
+    /// Sends a run of datagrams in one system call: `bytes` cut every `datagram_bytes`, of which the last may be shorter.
+    ///
+    /// # Errors
+    /// When the system does not take it; none of it is sent then.
+    pub fn send_run(
+        &self,
+        bytes: &[u8],
+        datagram_bytes: Option<usize>,
+        to: SocketAddr,
+        from: Option<IpAddr>,
+    ) -> io::Result<()> {
         let destination = match to {
             SocketAddr::V4(v4) => SocketAddr::new(self.written(v4.ip().to_owned().into()), v4.port()),
             SocketAddr::V6(_) => to,
         };
         let src_ip = from.map(|ip| self.written(ip));
-        let transmit = Transmit { destination, ecn: None, contents: bytes, segment_size: None, src_ip };
+        let transmit =
+            Transmit { destination, ecn: None, contents: bytes, segment_size: datagram_bytes, src_ip };
         self.state.try_send(UdpSockRef::from(&self.socket), &transmit)
     }
 

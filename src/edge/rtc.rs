@@ -1,4 +1,5 @@
-//! Publishing by WebRTC: a thread a peer, which drives a [`Peer`] over one UDP socket and pushes its units into the hub.
+//! Publishing and playing by WebRTC: a thread a peer, which drives a [`Peer`] over one UDP socket, and moves units between it
+//! and the hub.
 //!
 //! What belongs here: the socket, the queues and the order of things at beginning and end. ICE, DTLS, SRTP and RTP
 //! are the peer's business, and the client is told of it by its session.
@@ -6,6 +7,11 @@
 pub(crate) mod addresses;
 mod counted;
 mod drive;
+mod feed;
+mod play;
+mod run;
+mod watch;
+mod ways;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -13,6 +19,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use self::drive::{Command, Drive};
+pub use self::play::{PlayRefused, Playing};
+pub use self::watch::ViewEnd;
 use super::ports::{MediaPorts, PortError};
 use crate::base::clock::Clock;
 use crate::base::metrics::Metrics;

@@ -1,19 +1,18 @@
 //! From one peer's counts to those of the server.
 
-use crate::base::id::StreamName;
 use crate::base::metrics::Metrics;
 use crate::proto::peer::{Peer, PeerStats, Refused};
 
 /// What of a peer's counts is in the metrics already.
 pub(super) struct Counted {
     metrics: Metrics,
-    name: StreamName,
+    name: String,
     before: Option<PeerStats>,
 }
 
 impl Counted {
     /// `name` is for the log.
-    pub(super) fn new(metrics: Metrics, name: StreamName) -> Self {
+    pub(super) fn new(metrics: Metrics, name: String) -> Self {
         Self { metrics, name, before: None }
     }
 
@@ -28,6 +27,9 @@ impl Counted {
         self.metrics.rtp_received_total.inc_by(since(|stats| stats.receiver.packets));
         self.metrics.rtp_lost_total.inc_by(since(|stats| stats.receiver.lost));
         self.metrics.keyframe_requests_total.inc_by(since(|stats| stats.receiver.keyframe_requests));
+        self.metrics.rtp_sent_total.inc_by(since(|stats| stats.sender.packets));
+        self.metrics.rtp_repeated_total.inc_by(since(|stats| stats.sender.repeated));
+        self.metrics.pictures_left_out_total.inc_by(since(|stats| stats.sender.dropped));
         if let Some(error) = now.receiver.last_unit_error {
             let unusable = since(|stats| stats.receiver.units_unusable);
             self.metrics.bad_input_total.with_label_values(&[error.codec()]).inc_by(unusable);

@@ -1,13 +1,14 @@
 //! The loop of a peer's thread.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsFd as _;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, TryRecvError};
 
 use super::counted::Counted;
+use super::watch::tell_if_room;
+use super::ways::Ways;
 use crate::base::clock::Clock;
 use crate::base::id::MediaSessionId;
 use crate::base::metrics::Metrics;
@@ -20,13 +21,10 @@ use crate::proto::peer::{CloseCause, Output, Peer, PeerEvent};
 use crate::proto::signal::{EndStatus, Event};
 
 /// Readings of the socket before commands and deadlines are looked at: a frame of Full HD has about a hundred datagrams.
-const READ_BATCH: usize = 128;
-
-/// Senders of which the address that they use for us is known. A browser has one for each of its interfaces.
-const WAYS_MAX: usize = 16;
+pub(super) const READ_BATCH: usize = 128;
 
 /// From one reading of the peer's counts to the next.
-const COUNT_INTERVAL: Duration = Duration::from_secs(1);
+pub(super) const COUNT_INTERVAL: Duration = Duration::from_secs(1);
 
 /// What a peer is told.
 #[derive(Debug)]
@@ -94,8 +92,9 @@ impl Drive {
             metrics: metrics.clone(),
             reason: EndReason::Internal,
         };
-        let counted = Counted::new(metrics, name);
-        let mut driven = Driven { media, ways: Ways::default(), peer, events, media_session_id, counted };
+        let counted = Counted::new(metrics, name.to_string());
+        let mut driven =
+            Driven { media, ways: Ways::default(), peer, events, media_session_id, counted, video_bytes: 0 };
         if let Some(publisher) = &ending.publisher {
             let reason = driven.drive(publisher, waiter, &bell, &commands, &stop, &clock);
             ending.reason = reason;
@@ -107,29 +106,6 @@ impl Drive {
     }
 }
 
-/// To which of our addresses each sender sends, the latest last: that is where it expects answers from. Strangers can push
-/// others out; the next datagram of the one pushed out brings it back.
-#[derive(Debug, Default)]
-struct Ways(Vec<(SocketAddr, IpAddr)>);
-
-impl Ways {
-    fn note(&mut self, sender: SocketAddr, ours: Option<IpAddr>) {
-        let Some(ours) = ours else { return };
-        if self.0.last() == Some(&(sender, ours)) {
-            return;
-        }
-        self.0.retain(|(known, _)| *known != sender);
-        if self.0.len() >= WAYS_MAX {
-            self.0.remove(0);
-        }
-        self.0.push((sender, ours));
-    }
-
-    fn to(&self, sender: SocketAddr) -> Option<IpAddr> {
-        self.0.iter().rev().find(|(known, _)| *known == sender).map(|(_, ours)| *ours)
-    }
-}
-
 /// What the loop changes.
 struct Driven {
     media: MediaSocket,
@@ -138,6 +114,8 @@ struct Driven {
     events: Offer<Event>,
     media_session_id: MediaSessionId,
     counted: Counted,
+    /// Bytes of pictures when the client was last told of their rate.
+    video_bytes: u64,
 }
 
 impl Driven {
@@ -198,6 +176,13 @@ impl Driven {
             if now >= count_at {
                 count_at = now + COUNT_INTERVAL;
                 self.counted.count(&self.peer);
+                let bytes = publisher.stream().facts().video_bytes;
+                let bps =
+                    (bytes - std::mem::replace(&mut self.video_bytes, bytes)) * 8 / COUNT_INTERVAL.as_secs();
+                tell_if_room(
+                    &self.events,
+                    Event::VideoRate { media_session_id: self.media_session_id.clone(), bps },
+                );
                 let received = self.peer.stats().receiver;
                 publisher
                     .tell_reception(Reception { lost_packets: received.lost, asked_again: received.nacks });
@@ -260,7 +245,7 @@ impl Driven {
     }
 }
 
-fn reason_of(cause: CloseCause) -> EndReason {
+pub(super) fn reason_of(cause: CloseCause) -> EndReason {
     match cause {
         // A page that closes its peer connection, or is closed, means the end, whether its signalling says so before or after.
         CloseCause::PeerClosed | CloseCause::Local => EndReason::ByUser,

@@ -4,6 +4,7 @@ use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::io::{self, Read as _};
 use std::os::fd::AsFd as _;
+use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -20,9 +21,9 @@ use crate::base::id::{MediaSessionId, random_id};
 use crate::base::queue::{Offer, queue};
 use crate::base::stop::StopToken;
 use crate::base::wait::{Interest, Waiter};
-use crate::edge::rtc::Publishing;
+use crate::edge::rtc::{Playing, Publishing};
 use crate::edge::tls::Transport;
-use crate::hub::{EndReason, StreamStatus};
+use crate::hub::{EndReason, Notice, StreamStatus};
 use crate::proto::signal::message::{FromClient, Hidden, MessageError, ToClient};
 use crate::proto::signal::{Action, CloseReason, EndStatus, Event, Output, Session, SessionIds};
 
@@ -80,6 +81,7 @@ pub(super) struct Conversation<'a> {
     offer: Offer<Event>,
     events: Receiver<Event>,
     publications: HashMap<MediaSessionId, Publishing>,
+    players: HashMap<MediaSessionId, Playing>,
     outbox: VecDeque<ToClient>,
     /// What is left of the message that is being sent, and whether its first frame is out.
     sending: Option<(Bytes, bool)>,
@@ -100,9 +102,11 @@ impl<'a> Conversation<'a> {
             .max_frame_size(Some(service.settings.message_max_bytes));
         let ids = SessionIds { session_id: random_id(), auth_token: Hidden(random_id()) };
         let session = Session::new(service.settings.signal.clone(), ids, service.clock.now());
-        // Each stream may be up and be over before we look, and each picture be there.
+        // Each stream may be up, be resized, be muted and be over before we look, and each picture be there. What can be left
+        // out takes no more than half of it.
         let signal = &service.settings.signal;
-        let events_max = signal.streams_max.saturating_mul(2).saturating_add(signal.snapshots_max);
+        let events_max =
+            signal.streams_max.saturating_mul(8).saturating_add(signal.snapshots_max).saturating_mul(2);
         let (offer, events) = queue(events_max.min(EVENTS_MAX), Some(waiter.waker()));
         let presence = service.connected.enter(session.session_id(), waiter.waker());
         Self {
@@ -115,6 +119,7 @@ impl<'a> Conversation<'a> {
             offer,
             events,
             publications: HashMap::new(),
+            players: HashMap::new(),
             outbox: VecDeque::new(),
             sending: None,
             unflushed: false,
@@ -222,20 +227,26 @@ impl<'a> Conversation<'a> {
                 // It ended by itself, and its event is on the way.
                 None => tracing::debug!("{media_session_id} is over already"),
             },
-            Action::StartPlay(request) => {
-                // Playing is not served yet. The honest text for a stream that exists: a media session for its player
-                // could not be made.
-                let info = match self.service.registry.find(&request.name) {
-                    None => "Stream not found",
-                    Some(_) => "Failed to add stream to proxy",
-                };
-                self.session.handle_event(failed(request.media_session_id, info.to_owned()));
-            }
-            Action::StopPlay { media_session_id } => self.session.handle_event(Event::Ended {
-                media_session_id,
-                status: EndStatus::Orderly,
-                info: EndReason::ByUser.to_string(),
-            }),
+            Action::StartPlay(request) => match self.service.rtc.play(
+                &request,
+                self.session.app_key(),
+                self.session.session_id(),
+                self.offer.clone(),
+                self.stop.clone(),
+            ) {
+                Ok((playing, told)) => {
+                    self.players.insert(request.media_session_id, playing);
+                    told.into_iter().for_each(|event| self.session.handle_event(event));
+                }
+                Err(refused) => {
+                    self.session.handle_event(failed(request.media_session_id, refused.to_string()));
+                }
+            },
+            Action::StopPlay { media_session_id } => match self.players.get(&media_session_id) {
+                Some(playing) => playing.stop(EndReason::ByUser.into()),
+                // It ended by itself, and its event is on the way.
+                None => tracing::debug!("{media_session_id} is over already"),
+            },
             Action::TakeSnapshot { ticket, name } => {
                 let offer = self.offer.clone();
                 let reply = Box::new(move |result| {
@@ -258,9 +269,11 @@ impl<'a> Conversation<'a> {
                 if let Some(publishing) = self.publications.get(&media_session_id) {
                     publishing.stream().set_muted(audio, video);
                 }
+                self.tell_viewers(&media_session_id, &Notice::Muted { audio, video });
             }
-            // Nobody plays yet, so nobody is there to be told.
-            Action::ShareData { media_session_id, .. } => tracing::trace!("data of {media_session_id}"),
+            Action::ShareData { media_session_id, payload } => {
+                self.tell_viewers(&media_session_id, &Notice::Data(Arc::new(payload)));
+            }
             Action::CountBadInput(kind) => self.service.metrics.bad_input(kind),
             Action::CountUnknown(name) => {
                 self.service.metrics.unknown_messages_total.inc();
@@ -288,15 +301,34 @@ impl<'a> Conversation<'a> {
         }
     }
 
+    /// Tells everybody who plays a stream of this client.
+    fn tell_viewers(&self, media_session_id: &MediaSessionId, notice: &Notice) {
+        let Some(publishing) = self.publications.get(media_session_id) else { return };
+        let untold = self.service.registry.viewers().tell(publishing.stream(), notice);
+        if untold > 0 {
+            tracing::debug!(
+                "{untold} viewers of {media_session_id} could not be told: too much waits for them"
+            );
+        }
+    }
+
     /// Takes in what came from peers and pictures.
     fn hear(&mut self) -> Result<(), Ending> {
         for _ in 0..EVENTS_MAX {
             let Ok(event) = self.events.try_recv() else { break };
-            if let Event::Ended { media_session_id, .. } = &event
-                && let Some(publishing) = self.publications.remove(media_session_id)
-            {
+            if let Event::Ended { media_session_id, .. } = &event {
                 // This event is its last act.
-                publishing.join(self.service.settings.close_limit);
+                if let Some(publishing) = self.publications.remove(media_session_id) {
+                    publishing.join(self.service.settings.close_limit);
+                }
+                if let Some(playing) = self.players.remove(media_session_id) {
+                    playing.join(self.service.settings.close_limit);
+                }
+            }
+            let is_dispensable = matches!(event, Event::Data { .. } | Event::VideoRate { .. });
+            if is_dispensable && self.outbox.len() >= OUTBOX_PAUSE {
+                // For a client that reads slowly, what others say must not pile up.
+                continue;
             }
             self.session.handle_event(event);
             self.drain()?;
@@ -419,9 +451,15 @@ impl<'a> Conversation<'a> {
         for publishing in self.publications.values() {
             publishing.stop(reason.clone());
         }
+        for playing in self.players.values() {
+            playing.stop(reason.clone().into());
+        }
         // The names are free before the client hears that the connection is closed: it may publish again at once.
         for (_, publishing) in self.publications.drain() {
             publishing.join(deadline.saturating_duration_since(self.service.clock.now()));
+        }
+        for (_, playing) in self.players.drain() {
+            playing.join(deadline.saturating_duration_since(self.service.clock.now()));
         }
         self.presence.leave();
         let close = match ending {

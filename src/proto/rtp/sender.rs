@@ -21,6 +21,7 @@ pub use self::outgoing::SendExtensions;
 use self::outgoing::{Outgoing, Piece};
 use self::timeline::Timeline;
 use super::pack_h264::{self, PAYLOAD_BYTES_MAX};
+use super::pack_vp8::Vp8Packer;
 use super::rtcp::{self, RtcpError, RtcpPacket};
 use crate::media::time::VIDEO_TIMESCALE;
 use crate::media::track::{Rotation, VideoCodec};
@@ -79,6 +80,10 @@ pub struct SenderStats {
     pub packets: u64,
     /// Bytes of all packets, before encryption.
     pub bytes: u64,
+    /// Those of pictures among them, without repetitions.
+    pub video_bytes: u64,
+    /// The viewer's network carries less than the stream needs.
+    pub is_short: bool,
     /// Packets sent again.
     pub repeated: u64,
     /// Sequence numbers that the viewer asked for again.
@@ -137,6 +142,7 @@ struct Video {
     out: Outgoing,
     timeline: Timeline,
     rtx: Option<Outgoing>,
+    vp8: Vp8Packer,
     history: History,
     /// Pictures that wait, the first of which may be partly sent.
     queue: VecDeque<Picture>,
@@ -194,6 +200,7 @@ impl Sender {
             }),
             out: Outgoing::new(track.ssrc, track.payload_type, track.extensions, random.random()),
             timeline: Timeline::new(VIDEO_TIMESCALE, random.random(), now),
+            vp8: Vp8Packer::new(random.random()),
             history: History::default(),
             queue: VecDeque::new(),
             queue_bytes: 0,
@@ -228,7 +235,7 @@ impl Sender {
     /// Counts so far.
     #[must_use]
     pub fn stats(&self) -> SenderStats {
-        self.stats
+        SenderStats { is_short: self.bandwidth.is_short(), ..self.stats }
     }
 
     /// Whether pictures are being left out until a keyframe comes.
@@ -258,7 +265,7 @@ impl Sender {
         }
         let payloads = match &unit.params.codec {
             VideoCodec::H264 { .. } => pack_h264::pack(unit, PAYLOAD_BYTES_MAX).ok(),
-            VideoCodec::Vp8 => None,
+            VideoCodec::Vp8 => Some(video.vp8.pack(&unit.data, PAYLOAD_BYTES_MAX)),
         };
         let Some(payloads) = payloads.filter(|payloads| !payloads.is_empty()) else {
             self.stats.unusable += 1;
@@ -342,6 +349,7 @@ impl Sender {
             let (sequence, packet) = video.out.packet(&piece, since_origin);
             video.history.push(now, sequence, packet.clone());
             self.stats.packets += 1;
+            self.stats.video_bytes += packet.len() as u64;
             self.put_out(now, packet);
         }
         let waits = !self.repeats.is_empty()

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::message::{Hidden, SharedText};
+use super::message::{Bandwidths, Hidden, SharedJson, SharedText};
 use crate::base::id::{MediaSessionId, StreamName};
 
 /// A publication that the client asks for; names and ids are checked.
@@ -33,6 +33,10 @@ pub struct StartPlay {
     pub sdp: Hidden,
     /// Wanted size in pixels, 0 is as published.
     pub size: [u32; 2],
+    /// kbit/s: now, least, most; 0 is unset.
+    pub bitrates_kbps: [u32; 3],
+    /// Page data for hooks.
+    pub custom: Value,
 }
 
 /// What the owner of the session has to do.
@@ -134,6 +138,44 @@ pub enum Event {
     Up {
         /// Which.
         media_session_id: MediaSessionId,
+    },
+    /// What the publisher of a played stream says of its microphone and camera; `None` is unchanged. What is told before
+    /// [`Event::Up`] shows in the first status.
+    Muted {
+        /// The player.
+        media_session_id: MediaSessionId,
+        /// Microphone off.
+        audio: Option<bool>,
+        /// Camera off.
+        video: Option<bool>,
+    },
+    /// Data of the publisher's page for a player.
+    Data {
+        /// The player.
+        media_session_id: MediaSessionId,
+        /// Any JSON.
+        payload: SharedJson,
+    },
+    /// The pictures that a player gets have this size, at first and after each change.
+    Resized {
+        /// The player.
+        media_session_id: MediaSessionId,
+        /// Width and height in pixels.
+        size: (u32, u32),
+    },
+    /// A player's network carries less than the stream needs.
+    NotEnoughBandwidth {
+        /// The player.
+        media_session_id: MediaSessionId,
+        /// Both rates.
+        rates: Bandwidths,
+    },
+    /// What of a stream's pictures came in from its publisher, or went out to its player, in the last second.
+    VideoRate {
+        /// Which.
+        media_session_id: MediaSessionId,
+        /// Bits a second.
+        bps: u64,
     },
     /// It is over, or was refused; its name is free.
     Ended {

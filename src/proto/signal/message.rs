@@ -60,6 +60,16 @@ impl Serialize for SharedText {
     }
 }
 
+/// A JSON value that many clients get: shared, not copied.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SharedJson(pub Arc<serde_json::Value>);
+
+impl Serialize for SharedJson {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.0.serialize(serializer)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::{Value, json};

@@ -3,14 +3,16 @@
 //! The order of frames that clients depend on is decided here and nowhere else: the terminal status is the last frame of its media
 //! session; a snapshot's failure event comes before its `FAILED`; nobody's active stream is ever told `FAILED` for a snapshot.
 
+mod player;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use super::action::{Action, CloseReason, EndStatus, Event, StartPlay, StartPublish};
 use super::message::{
     Availability, Connection, DataOutcome, DataStatus, DebugStatus, Failure, FromClient, Hidden,
-    MessageError, NamedRequest, SendStreamEvent, SharedText, Status, StreamEvent, StreamEventKind,
-    StreamRequest, StreamStatusEvent, ToClient,
+    MessageError, MutedState, NamedRequest, SendStreamEvent, SharedText, Status, StreamEvent,
+    StreamEventKind, StreamRequest, StreamStatusEvent, ToClient,
 };
 use crate::base::id::{MediaSessionId, StreamName};
 
@@ -78,6 +80,8 @@ struct ClientStream {
     name: String,
     video_codec: Option<String>,
     audio_codec: Option<String>,
+    /// What the publisher of a played stream says of its microphone and camera.
+    muted: [MutedState; 2],
 }
 
 #[derive(Debug)]
@@ -240,23 +244,35 @@ impl Session {
                 if stream.step < Step::Up {
                     debug_assert_eq!(stream.step, Step::Connecting, "up without an answer");
                     stream.step = Step::Up;
-                    let status = match stream.side {
-                        Side::Publisher => Status::Publishing,
-                        Side::Player => Status::Playing,
-                    };
+                    let is_player = stream.side == Side::Player;
                     let status = StreamStatusEvent {
-                        published: Some(stream.side == Side::Publisher),
+                        published: Some(!is_player),
                         has_video: Some(stream.video_codec.is_some()),
                         has_audio: Some(stream.audio_codec.is_some()),
                         video_codec: stream.video_codec.clone(),
                         audio_codec: stream.audio_codec.clone(),
                         record: Some(false),
                         media_provider: Some("WebRTC"),
-                        ..StreamStatusEvent::new(media_session_id.as_str(), &stream.name, status)
+                        audio_state: is_player.then_some(stream.muted[0]),
+                        video_state: is_player.then_some(stream.muted[1]),
+                        ..StreamStatusEvent::new(
+                            media_session_id.as_str(),
+                            &stream.name,
+                            if is_player { Status::Playing } else { Status::Publishing },
+                        )
                     };
                     self.send(ToClient::NotifyStreamStatusEvent([status]));
                 }
             }
+            Event::Muted { media_session_id, audio, video } => self.muted(&media_session_id, audio, video),
+            Event::Data { media_session_id, payload } => {
+                self.tell_player(&media_session_id, StreamEventKind::Data(payload), |_| None);
+            }
+            Event::Resized { media_session_id, size } => self.resized(&media_session_id, size),
+            Event::NotEnoughBandwidth { media_session_id, rates } => {
+                self.not_enough_bandwidth(&media_session_id, rates);
+            }
+            Event::VideoRate { media_session_id, bps } => self.video_rate(&media_session_id, bps),
             Event::Ended { media_session_id, status, info } => self.ended(&media_session_id, status, &info),
             Event::Snapshot { ticket, result } => {
                 if let Some(pending) = self.snapshots.remove(&ticket) {
@@ -353,10 +369,22 @@ impl Session {
 
     fn play(&mut self, request: StreamRequest) {
         let Some(media_session_id) = self.new_stream_id(Side::Player, &request) else { return };
+        if request.custom.to_string().len() > CUSTOM_MAX_BYTES {
+            self.act(Action::CountBadInput("custom_too_large"));
+            self.refuse(Side::Player, &request, NOT_ADDED);
+            return;
+        }
         self.begin(Side::Player, &media_session_id, &request.name);
-        let StreamRequest { name, sdp, width, height, .. } = request;
-        let size = [width, height];
-        self.act(Action::StartPlay(Box::new(StartPlay { media_session_id, name, sdp, size })));
+        let StreamRequest { name, sdp, width, height, bitrate, min_bitrate, max_bitrate, custom, .. } =
+            request;
+        self.act(Action::StartPlay(Box::new(StartPlay {
+            media_session_id,
+            name,
+            sdp,
+            size: [width, height],
+            bitrates_kbps: [bitrate, min_bitrate, max_bitrate],
+            custom,
+        })));
     }
 
     fn begin(&mut self, side: Side, media_session_id: &MediaSessionId, name: &str) {
@@ -366,6 +394,7 @@ impl Session {
             name: name.to_owned(),
             video_codec: None,
             audio_codec: None,
+            muted: [MutedState::default(); 2],
         };
         self.streams.insert(media_session_id.clone(), stream);
     }
@@ -474,10 +503,13 @@ impl Session {
         let event_id = (!media_session_id.is_empty()).then(|| media_session_id.clone());
         let event =
             |kind| ToClient::NotifyStreamEvent([StreamEvent { media_session_id: event_id.clone(), kind }]);
+        let [audio_state, video_state] = self.muted_states(&media_session_id);
         let status = |status, info| {
             let info = Some(info);
             ToClient::NotifyStreamStatusEvent([StreamStatusEvent {
                 info,
+                audio_state,
+                video_state,
                 ..StreamStatusEvent::new(&media_session_id, &name, status)
             }])
         };
@@ -515,6 +547,11 @@ impl Session {
             "videoMuted" => (None, Some(true)),
             "videoUnmuted" => (None, Some(false)),
             "data" => {
+                // Every viewer gets it, and it waits for those that read slowly.
+                if event.payload.to_string().len() > CUSTOM_MAX_BYTES {
+                    self.act(Action::CountBadInput("data_too_large"));
+                    return;
+                }
                 self.act(Action::ShareData { media_session_id, payload: event.payload });
                 return;
             }
@@ -530,7 +567,7 @@ impl Session {
 /// Longest backend application key.
 const APP_KEY_MAX_BYTES: usize = 256;
 
-/// Most bytes of a publication's page data, as JSON. Rooms send their name, some pages a token.
+/// Most bytes of a page's data, as JSON. Rooms send their name, some pages a token.
 const CUSTOM_MAX_BYTES: usize = 64 * 1024;
 
 /// Fields of `connection` that are not sent back: a password, and a field that would make the client collect statistics (section 1.8).

@@ -5,7 +5,7 @@ use std::fmt;
 use serde::{Serialize, Serializer};
 use serde_json::{Map, Value};
 
-use super::SharedText;
+use super::{SharedJson, SharedText};
 
 /// What the server says. Every variant holds the elements of `data`.
 #[derive(Clone, Serialize)]
@@ -26,6 +26,10 @@ pub enum ToClient {
     NotifyStreamEvent([StreamEvent; 1]),
     /// Section 3.7.
     AvailableStream([Availability; 1]),
+    /// Section 3.6: to a publisher.
+    InboundVideoRate([VideoRate; 1]),
+    /// Section 3.6: to a player.
+    OutboundVideoRate([VideoRate; 1]),
     /// Section 1.7.
     Fail([Failure; 1]),
     /// The fate of `sendData`.
@@ -54,6 +58,8 @@ impl ToClient {
             Self::NotifyStreamStatusEvent(_) => "notifyStreamStatusEvent",
             Self::NotifyStreamEvent(_) => "notifyStreamEvent",
             Self::AvailableStream(_) => "availableStream",
+            Self::InboundVideoRate(_) => "inboundVideoRate",
+            Self::OutboundVideoRate(_) => "outboundVideoRate",
             Self::Fail(_) => "fail",
             Self::DataStatusEvent(_) => "DataStatusEvent",
             Self::NotifySessionDebugEvent(_) => "notifySessionDebugEvent",
@@ -84,6 +90,27 @@ pub enum Status {
     Failed,
     /// `info` holds a picture; not a status of the stream, for clients before 2.0.219 (section 4.2).
     SnapshotComplete,
+    /// The size of the pictures changed; not a status of the stream, for clients before 2.0.219 (section 3.5).
+    Resize,
+    /// The player's network carries less than the stream needs, likewise.
+    NotEnoughBandwidth,
+}
+
+/// Whether a publisher's microphone or camera is off.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct MutedState {
+    /// It is.
+    pub muted: bool,
+}
+
+/// Argument of `inboundVideoRate` and `outboundVideoRate`.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct VideoRate {
+    /// Whose.
+    pub media_session_id: String,
+    /// Bits a second.
+    pub video_rate: u64,
 }
 
 /// Argument of `notifyStreamStatusEvent`. It has no `available`: clients would take it for another message.
@@ -120,6 +147,38 @@ pub struct StreamStatusEvent {
     /// `WebRTC`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub media_provider: Option<&'static str>,
+    /// The publisher's microphone, in every status of a player: older clients forget it otherwise.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub audio_state: Option<MutedState>,
+    /// Its camera, likewise.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub video_state: Option<MutedState>,
+    /// Size of the pictures in pixels ([`Status::Resize`]).
+    #[serde(flatten)]
+    pub size: Option<VideoSize>,
+}
+
+/// A size under both names that clients have known it by.
+#[derive(Clone, Copy, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct VideoSize {
+    streamer_video_width: u32,
+    streamer_video_height: u32,
+    player_video_width: u32,
+    player_video_height: u32,
+}
+
+impl VideoSize {
+    /// Width and height in pixels.
+    #[must_use]
+    pub fn new(width: u32, height: u32) -> Self {
+        Self {
+            streamer_video_width: width,
+            streamer_video_height: height,
+            player_video_width: width,
+            player_video_height: height,
+        }
+    }
 }
 
 impl StreamStatusEvent {
@@ -138,6 +197,9 @@ impl StreamStatusEvent {
             video_codec: None,
             record: None,
             media_provider: None,
+            audio_state: None,
+            video_state: None,
+            size: None,
         }
     }
 }
@@ -166,7 +228,7 @@ pub enum StreamEventKind {
     /// It is on again.
     VideoUnmuted {},
     /// Data from the publisher's page.
-    Data(Value),
+    Data(SharedJson),
     /// The picture that was asked for.
     SnapshotCompleted {
         /// PNG in base64, without prefix and line breaks.
@@ -202,7 +264,13 @@ pub struct Bandwidths {
 
 impl Serialize for Bandwidths {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(&format_args!("{}/{}", self.stream_bps, self.available_bps))
+        serializer.collect_str(self)
+    }
+}
+
+impl fmt::Display for Bandwidths {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.stream_bps, self.available_bps)
     }
 }
 
