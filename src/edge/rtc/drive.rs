@@ -230,6 +230,8 @@ impl Driven {
                 Output::Video(unit) => publisher.push_video(unit),
                 Output::Audio(frame) => publisher.push_audio(frame),
                 Output::Gap => publisher.mark_gap(),
+                // Words of viewers' peers.
+                Output::KeyframeWanted | Output::NotEnoughBandwidth { .. } => {}
                 Output::Event(PeerEvent::Connected) => {
                     publisher.set_publishing();
                     if let Some(remote) = self.peer.stats().remote {
