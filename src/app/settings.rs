@@ -14,11 +14,13 @@ use crate::edge::rest::RestSettings;
 use crate::edge::rest::access::{CorsSettings, Credentials};
 use crate::edge::rtc::RtcSettings;
 use crate::edge::rtc::addresses::candidates;
+use crate::edge::rtmp::RtmpSettings;
 use crate::edge::tls::TlsSettings;
 use crate::edge::web::WebSettings;
 use crate::edge::whip::WhipSettings;
 use crate::edge::ws::WsSettings;
 use crate::hub::{GopLimits, Registry};
+use crate::proto::rtmp::server::ServerSettings;
 use crate::proto::signal::SignalSettings;
 use crate::services::auto::{AutoSettings, Naming};
 use crate::services::snapshot::SnapshotSettings;
@@ -138,6 +140,18 @@ pub(super) fn ws(config: &Config) -> WsSettings {
             snapshots_max: SNAPSHOTS_PER_CONNECTION_MAX,
             bad_messages_max: BAD_MESSAGES_MAX,
         },
+    }
+}
+
+pub(super) fn rtmp(config: &Config) -> RtmpSettings {
+    RtmpSettings {
+        session: ServerSettings {
+            pixels_max: pixels_max(config),
+            idle_limit: config.connection_handshake,
+            silence_limit: config.rtp_activity,
+        },
+        write_limit: WRITE_LIMIT,
+        close_limit: CLOSE_LIMIT,
     }
 }
 

@@ -71,6 +71,10 @@ pub struct Counts {
     pub decode_runs_total: IntCounter,
     /// Pictures encoded as PNG.
     pub pictures_encoded_total: IntCounter,
+    /// Bytes that came from RTMP clients of ours, without TLS.
+    pub rtmp_received_bytes_total: IntCounter,
+    /// Bytes that went to them, with TLS.
+    pub rtmp_sent_bytes_total: IntCounter,
     /// Automatic pictures, by `result` (`written`, `skipped`, `failed`).
     pub auto_pictures_total: IntCounterVec,
 }
@@ -145,6 +149,8 @@ impl Metrics {
             units_decoded_total: counter("units_decoded_total", "Access units decoded"),
             decode_runs_total: counter("decode_runs_total", "Decoding runs"),
             pictures_encoded_total: counter("pictures_encoded_total", "Pictures encoded as PNG"),
+            rtmp_received_bytes_total: counter("rtmp_received_bytes_total", "Bytes from RTMP clients"),
+            rtmp_sent_bytes_total: counter("rtmp_sent_bytes_total", "Bytes to RTMP clients"),
             auto_pictures_total: counters("auto_pictures_total", "Automatic pictures", "result"),
             registry,
         }))

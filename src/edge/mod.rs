@@ -6,6 +6,7 @@ pub mod ports;
 pub mod pull;
 pub mod rest;
 pub mod rtc;
+pub mod rtmp;
 pub mod tls;
 pub mod web;
 pub mod whip;

@@ -15,10 +15,13 @@ pub mod flv;
 pub mod handshake;
 mod link;
 pub mod media_reader;
+mod media_writer;
+pub mod server;
 mod timeline;
 pub mod url;
 
 pub use media_reader::MediaOutput;
+pub use media_writer::Unplayable;
 
 use amf0::AmfError;
 use thiserror::Error;
