@@ -20,6 +20,7 @@ use crate::edge::ports::MediaPorts;
 use crate::edge::pull::{Pulls, PullsError};
 use crate::edge::rest::Rest;
 use crate::edge::rtc::RtcService;
+use crate::edge::rtmp::RtmpService;
 use crate::edge::tls::{self, ServerConfig, TlsError, Transport};
 use crate::edge::web::Site;
 use crate::edge::whip::Whip;
@@ -88,7 +89,7 @@ fn hint(error: &io::Error) -> &'static str {
 /// An open TCP port.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Door {
-    /// Which one: `ws`, `wss`, `http`, `https`, `legacy_https`, `legacy_http`.
+    /// Which one: `ws`, `wss`, `http`, `https`, `legacy_https`, `legacy_http`, `rtmp`, `rtmps`.
     pub name: &'static str,
     /// Scheme of its addresses.
     pub scheme: &'static str,
@@ -98,45 +99,53 @@ pub struct Door {
     pub address: SocketAddr,
 }
 
+/// What is spoken on a TCP port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Spoken {
+    /// The WebSocket of pages.
+    Signalling,
+    /// HTTP: pages, pictures, REST.
+    Pages,
+    Rtmp,
+}
+
 /// A TCP port that the configuration knows.
 struct Plan {
     name: &'static str,
     key: &'static str,
     port: Option<u16>,
     is_secure: bool,
-    is_signalling: bool,
+    spoken: Spoken,
     serves: &'static str,
 }
 
 impl Plan {
     fn scheme(&self) -> &'static str {
-        match (self.is_signalling, self.is_secure) {
-            (true, false) => "ws",
-            (true, true) => "wss",
-            (false, false) => "http",
-            (false, true) => "https",
+        match (self.spoken, self.is_secure) {
+            (Spoken::Signalling, false) => "ws",
+            (Spoken::Signalling, true) => "wss",
+            (Spoken::Pages, false) => "http",
+            (Spoken::Pages, true) => "https",
+            (Spoken::Rtmp, false) => "rtmp",
+            (Spoken::Rtmp, true) => "rtmps",
         }
     }
 }
 
 /// All of them, in the order of the banner.
 fn plans(config: &Config) -> Vec<Plan> {
-    let plan = |name, key, port, is_secure, is_signalling, serves| Plan {
-        name,
-        key,
-        port,
-        is_secure,
-        is_signalling,
-        serves,
-    };
+    let plan =
+        |name, key, port, is_secure, spoken, serves| Plan { name, key, port, is_secure, spoken, serves };
     let (pages, tls_pages) = ("pages, pictures, REST", "the same over TLS");
     vec![
-        plan("ws", "ws.port", config.ws_port, false, true, "signalling"),
-        plan("wss", "wss.port", config.wss_port, true, true, "signalling over TLS"),
-        plan("http", "http.port", config.http_port, false, false, pages),
-        plan("https", "https.port", config.https_port, true, false, tls_pages),
-        plan("legacy_https", "legacy_https.port", config.legacy_https_port, true, false, tls_pages),
-        plan("legacy_http", "legacy_http.port", config.legacy_http_port, false, false, pages),
+        plan("ws", "ws.port", config.ws_port, false, Spoken::Signalling, "signalling"),
+        plan("wss", "wss.port", config.wss_port, true, Spoken::Signalling, "signalling over TLS"),
+        plan("http", "http.port", config.http_port, false, Spoken::Pages, pages),
+        plan("https", "https.port", config.https_port, true, Spoken::Pages, tls_pages),
+        plan("legacy_https", "legacy_https.port", config.legacy_https_port, true, Spoken::Pages, tls_pages),
+        plan("legacy_http", "legacy_http.port", config.legacy_http_port, false, Spoken::Pages, pages),
+        plan("rtmp", "rtmp.port", config.rtmp_port, false, Spoken::Rtmp, "encoders and players"),
+        plan("rtmps", "rtmps.port", config.rtmps_port, true, Spoken::Rtmp, "the same over TLS"),
     ]
 }
 
@@ -160,8 +169,8 @@ pub struct App {
     whip: Option<Arc<Whip>>,
     pulls: Option<Pulls>,
     doors: Vec<Door>,
-    /// Whether for signalling, the name, the port.
-    acceptors: Vec<(bool, &'static str, Acceptor)>,
+    /// What is spoken, the name, the port.
+    acceptors: Vec<(Spoken, &'static str, Acceptor)>,
 }
 
 impl App {
@@ -269,14 +278,20 @@ impl App {
             self.metrics.clone(),
             self.clock.clone(),
         );
+        let rtmp = RtmpService::new(
+            settings::rtmp(config),
+            self.registry.clone(),
+            self.metrics.clone(),
+            self.clock.clone(),
+        );
         for plan in wanted {
             let Some(port) = plan.port else { continue };
             let address = SocketAddr::new(config.ip_local, port);
             let tls = tls.clone().filter(|_| plan.is_secure);
-            let acceptor = if plan.is_signalling {
-                ws.listen(plan.name, address, tls, self.connections.clone())
-            } else {
-                self.listen_http(plan.name, address, tls, http.clone())
+            let acceptor = match plan.spoken {
+                Spoken::Signalling => ws.listen(plan.name, address, tls, self.connections.clone()),
+                Spoken::Pages => self.listen_http(plan.name, address, tls, http.clone()),
+                Spoken::Rtmp => rtmp.listen(plan.name, address, tls, self.connections.clone()),
             };
             let acceptor =
                 acceptor.map_err(|source| StartError::Listen { key: plan.key, address, source })?;
@@ -286,7 +301,7 @@ impl App {
                 serves: plan.serves,
                 address: acceptor.address(),
             });
-            self.acceptors.push((plan.is_signalling, plan.name, acceptor));
+            self.acceptors.push((plan.spoken, plan.name, acceptor));
         }
         site.announce_ports(self.doors.iter().map(|door| (door.name, door.address.port())));
         Ok(())
@@ -357,11 +372,12 @@ impl App {
                 stuck.push(what.to_owned());
             }
         };
-        let (mut signalling, mut http): (Vec<_>, Vec<_>) =
-            std::mem::take(&mut self.acceptors).into_iter().partition(|(is_signalling, ..)| *is_signalling);
+        let (mut http, mut media): (Vec<_>, Vec<_>) = std::mem::take(&mut self.acceptors)
+            .into_iter()
+            .partition(|(spoken, ..)| *spoken == Spoken::Pages);
         // Each connection tells its client and ends its publications. All at once, so that their times do not add up.
-        signalling.iter_mut().for_each(|(_, _, acceptor)| acceptor.begin_stop());
-        for (_, name, acceptor) in signalling {
+        media.iter_mut().for_each(|(_, _, acceptor)| acceptor.begin_stop());
+        for (_, name, acceptor) in media {
             note(acceptor.stop(&clock, left().min(CONNECTIONS_STOP_LIMIT)), name);
         }
         if let Some(whip) = self.whip.take() {

@@ -70,6 +70,8 @@ pub fn settings_in(folder: &Path, settings: &[(&str, &str)]) -> Vec<(String, Str
         ("http.port", "0"),
         ("https.port", "0"),
         ("legacy_https.port", "0"),
+        ("rtmp.port", "0"),
+        ("rtmps.port", "0"),
         ("data_dir", data.to_str().unwrap()),
     ];
     own.iter().chain(settings).map(|(name, text)| ((*name).to_owned(), (*text).to_owned())).collect()
