@@ -411,8 +411,6 @@ impl ServerSession {
         self.link.user_control(event::STREAM_BEGIN, &stream_id.to_be_bytes());
         self.status(stream_id, Level::Status, "NetStream.Play.Reset", "Playing and resetting.", &name);
         self.status(stream_id, Level::Status, "NetStream.Play.Start", "Started playing.", &name);
-        let access = [Value::text("|RtmpSampleAccess"), Value::Boolean(true), Value::Boolean(true)];
-        self.link.data(stream_id, 0, &access);
     }
 
     /// Does not let it play, and closes the connection. `not_found`: there is no such stream.
