@@ -12,5 +12,6 @@ mod rest;
 mod signalling;
 mod stills;
 mod terminate;
+mod viewers;
 mod whip;
 mod whole;

@@ -5,6 +5,7 @@
 
 pub mod access;
 pub mod error;
+mod events;
 mod list;
 mod pictures;
 mod pulls;
@@ -101,9 +102,10 @@ impl Rest {
                 "stream/list" => Ok(list::list(&self.registry, self.clock.wall())),
                 "stream/find_all" => self.find(&Query::default()),
                 // HEAD asks what would be said, and must not do it (RFC 9110 section 9.3.2).
-                "stream/terminate" if request.method() == "HEAD" => {
+                "stream/terminate" | "stream/event/send" if request.method() == "HEAD" => {
                     Err(ApiError::method_not_allowed("GET, POST, OPTIONS"))
                 }
+                "stream/event/send" => events::send(&self.registry, read_json(request)?).map(|()| done()),
                 "stream/terminate" => self.terminate(&read_json(request)?),
                 call => self.pulled(call, request),
             }
@@ -174,13 +176,17 @@ impl Rest {
     }
 
     fn terminate(&self, query: &Query) -> Result<Response, ApiError> {
-        terminate::streams(&self.registry, &self.settings.node_id, query, &self.clock)?;
-        Ok(Response::from_data("application/json; charset=utf-8", Vec::new()))
+        terminate::streams(&self.registry, &self.settings.node_id, query, &self.clock).map(|()| done())
     }
 
     fn find(&self, query: &Query) -> Result<Response, ApiError> {
         streams::find(&self.registry, &self.settings.node_id, query).map(|found| Response::json(&found))
     }
+}
+
+/// The answer to a call that was carried out and has nothing to tell (section 9.4: an empty body).
+fn done() -> Response {
+    Response::from_data("application/json; charset=utf-8", Vec::new())
 }
 
 /// The path without its query, as it came.

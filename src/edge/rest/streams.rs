@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 
 use super::error::ApiError;
 use super::query::Query;
-use crate::hub::{Registry, Stream, StreamStatus};
+use crate::hub::{Registry, Stream, StreamStatus, Viewer};
 
 /// The stream object. The order of the keys is that of the document's sample.
 #[derive(Debug, Serialize)]
@@ -75,24 +75,45 @@ pub(super) struct StreamMetrics {
     video_nack: Option<u64>,
 }
 
-/// One that a query means.
-pub(super) struct Found {
-    pub(super) stream: Arc<Stream>,
-    object: Map<String, Value>,
+/// One that a query means: somebody's publication, or somebody who plays one.
+#[derive(Clone, Debug)]
+pub(super) enum Target {
+    Publication(Arc<Stream>),
+    Player(Arc<Viewer>),
 }
 
-/// All that a query means, oldest first.
-pub(super) fn matching(registry: &Registry, node_id: &str, query: &Query) -> Vec<Found> {
-    let object = |stream: &Stream| match serde_json::to_value(describe(stream, node_id)) {
-        Ok(Value::Object(object)) => object,
-        // It is a struct of plain values.
-        _ => Map::new(),
-    };
-    registry
-        .list()
-        .into_iter()
-        .map(|stream| Found { object: object(&stream), stream })
-        .filter(|found| query.admits(&found.object))
+impl Target {
+    /// What is published or played.
+    fn stream(&self) -> &Arc<Stream> {
+        match self {
+            Self::Publication(stream) => stream,
+            Self::Player(viewer) => viewer.stream(),
+        }
+    }
+}
+
+/// All that a query means, each with its object: publications first, oldest first.
+pub(super) fn matching(
+    registry: &Registry,
+    node_id: &str,
+    query: &Query,
+) -> Vec<(Target, Map<String, Value>)> {
+    let publications = registry.list().into_iter().map(Target::Publication);
+    let players = registry.viewers().list().into_iter().map(Target::Player);
+    publications
+        .chain(players)
+        .filter_map(|target| {
+            let object = match &target {
+                Target::Publication(stream) => describe(stream, node_id),
+                Target::Player(viewer) => describe_player(viewer, node_id),
+            };
+            match serde_json::to_value(object) {
+                Ok(Value::Object(object)) => Some((target, object)),
+                // It is a struct of plain values.
+                _ => None,
+            }
+        })
+        .filter(|(_, object)| query.admits(object))
         .collect()
 }
 
@@ -104,15 +125,15 @@ pub(super) fn find(registry: &Registry, node_id: &str, query: &Query) -> Result<
     let with_metrics = query.display.iter().any(|what| what == "metrics");
     let mut found = matching(registry, node_id, query);
     if with_metrics {
-        for Found { stream, object } in &mut found {
-            if let Ok(metrics) = serde_json::to_value(measure(stream)) {
+        for (target, object) in &mut found {
+            if let Ok(metrics) = serde_json::to_value(measure(target.stream())) {
                 object.insert("metrics".to_owned(), metrics);
             }
         }
     }
     match found.is_empty() {
         true => Err(ApiError::not_found("Stream not found")),
-        false => Ok(found.into_iter().map(|found| Value::Object(found.object)).collect()),
+        false => Ok(found.into_iter().map(|(_, object)| Value::Object(object)).collect()),
     }
 }
 
@@ -168,6 +189,39 @@ fn describe(stream: &Stream, node_id: &str) -> StreamObject {
     }
 }
 
+fn describe_player(viewer: &Viewer, node_id: &str) -> StreamObject {
+    let viewing = viewer.viewing();
+    let [width, height] = viewing.size;
+    let [bitrate, min_bitrate, max_bitrate] = viewing.bitrates_kbps;
+    let created = viewing.created.duration_since(UNIX_EPOCH).unwrap_or_default();
+    StreamObject {
+        app_key: viewing.app_key.clone(),
+        session_id: viewing.session_id.clone(),
+        media_session_id: viewing.media_session_id.to_string(),
+        published: false,
+        has_video: !viewing.video_codec.is_empty(),
+        has_audio: !viewing.audio_codec.is_empty(),
+        status: if viewer.is_playing() { "PLAYING" } else { "PENDING" },
+        info: viewer.asked_to_end().map(|reason| reason.to_string()).unwrap_or_default(),
+        sdp: without_secrets(&viewing.sdp),
+        audio_codec: viewing.audio_codec.clone(),
+        video_codec: viewing.video_codec.clone(),
+        record: false,
+        width,
+        height,
+        bitrate,
+        min_bitrate,
+        max_bitrate,
+        transport: viewing.transport,
+        cvo_extension: false,
+        create_date: u64::try_from(created.as_millis()).unwrap_or(u64::MAX),
+        media_type: "play",
+        media_provider: viewing.media_provider,
+        custom: viewing.custom.clone(),
+        ..describe(viewer.stream(), node_id)
+    }
+}
+
 /// An offer without what lets others into its ICE session or tells where its publisher sits.
 fn without_secrets(sdp: &str) -> String {
     const LEFT_OUT: [&str; 4] = ["a=ice-pwd:", "a=candidate:", "a=crypto:", "a=key-mgmt:"];
@@ -211,6 +265,6 @@ mod tests {
         let publication = Publication::new(name, session, SourceProtocol::Rtmp, Clock::manual().wall());
         let _publisher = registry.publish(publication, None).unwrap();
         let found = matching(&registry, "n@192.0.2.1", &Query::default());
-        demand_keys(&found[0].object);
+        demand_keys(&found[0].1);
     }
 }

@@ -5,14 +5,15 @@ use std::time::Duration;
 
 use super::error::ApiError;
 use super::query::Query;
-use super::streams::matching;
+use super::streams::{Target, matching};
 use crate::base::clock::Clock;
 use crate::hub::{EndReason, Registry};
 
 /// Time in which a publisher that is asked to end must have ended.
 const END_LIMIT: Duration = Duration::from_secs(3);
 
-/// Ends all streams that match, and waits until their names are free, at most [`END_LIMIT`].
+/// Ends all streams that match, and waits until the names of those that were published are free, at most [`END_LIMIT`].
+/// Players end a moment later.
 ///
 /// # Errors
 /// 400 for a query that has only keys that we do not know: it must not mean everything. 404 when nothing matches, 500
@@ -29,15 +30,27 @@ pub(super) fn streams(
     let deadline = clock.now() + END_LIMIT;
     // Before anybody is asked, so that no end is missed.
     let changed = registry.watch(None);
-    let mut ending: Vec<_> =
-        matching(registry, node_id, query).into_iter().map(|found| found.stream).collect();
-    if ending.is_empty() {
+    let targets = matching(registry, node_id, query);
+    if targets.is_empty() {
         return Err(ApiError::not_found("Stream not found"));
     }
-    for stream in &ending {
-        let publication = stream.publication();
-        tracing::info!("{} ({}) is terminated by REST", publication.name, publication.media_session_id);
-        stream.ask_to_end(EndReason::Terminated);
+    let mut ending = Vec::new();
+    for (target, _) in targets {
+        match target {
+            Target::Publication(stream) => {
+                let publication = stream.publication();
+                let (name, id) = (&publication.name, &publication.media_session_id);
+                tracing::info!("{name} ({id}) is terminated by REST");
+                stream.ask_to_end(EndReason::Terminated);
+                ending.push(stream);
+            }
+            Target::Player(viewer) => {
+                let viewing = viewer.viewing();
+                let (name, id) = (&viewing.name, &viewing.media_session_id);
+                tracing::info!("playing of {name} ({id}) is terminated by REST");
+                viewer.ask_to_end(EndReason::Terminated);
+            }
+        }
     }
     loop {
         let live = registry.list();

@@ -1,5 +1,6 @@
 //! The statistics page (protocol document, section 12): what the old console reads, and the same as JSON.
 
+use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::fs;
 use std::sync::Arc;
@@ -13,7 +14,7 @@ use serde_json::{Map, Value};
 use crate::base::clock::Clock;
 use crate::base::metrics::Metrics;
 use crate::edge::ports::MediaPorts;
-use crate::hub::{Registry, SourceProtocol, Stream};
+use crate::hub::{Registry, SourceProtocol, Stream, Viewer};
 
 /// Clock ticks a second in `/proc` (`USER_HZ`), which is 100 on every Linux that we run on.
 const PROC_TICKS_PER_SECOND: f64 = 100.0;
@@ -73,10 +74,19 @@ impl Statistics {
             let of_these = |stream: &&Arc<Stream>| protocols.contains(&stream.publication().protocol);
             Value::from(streams.iter().filter(of_these).count())
         };
+        let viewers = self.registry.viewers().list();
+        let played = |media_provider: &str| {
+            let by_this = |viewer: &&Arc<Viewer>| viewer.viewing().media_provider == media_provider;
+            Value::from(viewers.iter().filter(by_this).count())
+        };
+        let mut watching = HashMap::<u64, u64>::new();
+        for viewer in &viewers {
+            *watching.entry(viewer.stream().epoch()).or_default() += 1;
+        }
         let on_port = |name: &str| self.metrics.connections_by_port.with_label_values(&[name]).get();
         let websocket = on_port("ws") + on_port("wss");
         let (rtmp, rtsp) = (on_port("rtmp") + on_port("rtmps"), on_port("rtsp"));
-        let list = |number: fn(&Stream) -> u64| -> Value {
+        let list = |number: &dyn Fn(&Stream) -> u64| -> Value {
             let items: Vec<String> = streams
                 .iter()
                 .map(|stream| {
@@ -118,16 +128,16 @@ impl Statistics {
             // What is not served has no streams; the console wants to read it all the same.
             lines: vec![
                 ("streams_webrtc_in", published(&[SourceProtocol::WebRtc])),
-                ("streams_webrtc_out", zero()),
+                ("streams_webrtc_out", played(SourceProtocol::WebRtc.media_provider())),
                 ("streams_websocket_out", zero()),
                 ("streams_rtmfp_in", zero()),
                 ("streams_rtmfp_out", zero()),
                 ("streams_rtmp_in", published(&[SourceProtocol::Rtmp, SourceProtocol::RtmpPull])),
-                ("streams_rtmp_out", zero()),
+                ("streams_rtmp_out", played(SourceProtocol::Rtmp.media_provider())),
                 ("streams_rtsp_in", published(&[SourceProtocol::Rtsp, SourceProtocol::RtspPull])),
-                ("streams_rtsp_out", zero()),
-                ("streams_viewers", list(|stream| stream.facts().subscribers as u64)),
-                ("streams_synchronization", list(|_| 0)),
+                ("streams_rtsp_out", played(SourceProtocol::Rtsp.media_provider())),
+                ("streams_viewers", list(&|stream| watching.get(&stream.epoch()).copied().unwrap_or(0))),
+                ("streams_synchronization", list(&|_| 0)),
             ],
         });
         groups.push(Group {
