@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use super::gop::GopCache;
 use super::subscriber::Subscriber;
-use super::{Bell, EndReason, Gop, GopLimits, Publication, StreamStatus, Subscription};
+use super::{Bell, EndReason, Gop, GopLimits, Live, Publication, StreamStatus, Subscription};
 use crate::base::lock::{Mutex, rank};
 use crate::base::queue::queue;
 use crate::base::wait::Waker;
@@ -298,6 +298,18 @@ impl Stream {
             state.subscribers.push(subscriber);
         }
         Subscription { backlog, backlog_audio, live }
+    }
+
+    /// Joins the sound alone, from now on. A consumer that lets its queue run full loses single frames.
+    #[must_use]
+    pub fn subscribe_audio(&self, capacity: usize, waker: Option<Waker>) -> Live {
+        let (offer, receiver) = queue(capacity, waker);
+        let (subscriber, live) = Subscriber::of_audio(offer, receiver);
+        let mut state = self.state.lock();
+        if state.end.is_none() {
+            state.subscribers.push(subscriber);
+        }
+        live
     }
 
     /// What the publisher says of its microphone and camera; `None` leaves as it is.

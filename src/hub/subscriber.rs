@@ -68,6 +68,8 @@ pub(super) struct Subscriber {
     missed: Arc<AtomicU64>,
     /// Its queue was full: it gets nothing until a keyframe fits.
     lagging: bool,
+    /// It wants no video, and waits for no keyframe.
+    only_audio: bool,
     /// Somebody wished for it; else it follows every stream.
     watches: bool,
 }
@@ -80,7 +82,14 @@ impl Subscriber {
         watches: bool,
     ) -> (Self, Live) {
         let missed = Arc::new(AtomicU64::new(0));
-        (Self { offer, missed: missed.clone(), lagging, watches }, Live { receiver, missed })
+        let live = Live { receiver, missed: missed.clone() };
+        (Self { offer, missed, lagging, only_audio: false, watches }, live)
+    }
+
+    /// Of the sound alone: it serves those who watch, and does not count as one of them.
+    pub(super) fn of_audio(offer: Offer<MediaUnit>, receiver: Receiver<MediaUnit>) -> (Self, Live) {
+        let (subscriber, live) = Self::pair(offer, receiver, false, false);
+        (Self { only_audio: true, ..subscriber }, live)
     }
 
     pub(super) fn is_watcher(&self) -> bool {
@@ -89,6 +98,9 @@ impl Subscriber {
 
     /// Hands a unit on; returns whether the subscriber still exists.
     pub(super) fn hand(&mut self, unit: &MediaUnit) -> bool {
+        if self.only_audio && matches!(unit, MediaUnit::Video(_)) {
+            return true;
+        }
         if self.lagging && !matches!(unit, MediaUnit::Video(unit) if unit.key) {
             self.missed.fetch_add(1, Ordering::Relaxed);
             return true;
@@ -100,7 +112,7 @@ impl Subscriber {
             }
             Err(Refused::Full(_)) => {
                 self.missed.fetch_add(1, Ordering::Relaxed);
-                self.lagging = true;
+                self.lagging = !self.only_audio;
                 true
             }
             Err(Refused::Closed(_)) => false,
@@ -115,6 +127,6 @@ impl Subscriber {
 
     /// The publisher lost a unit: whatever comes before the next keyframe cannot be decoded by anyone.
     pub(super) fn wait_for_keyframe(&mut self) {
-        self.lagging = true;
+        self.lagging = !self.only_audio;
     }
 }

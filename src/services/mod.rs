@@ -2,6 +2,7 @@
 //!
 //! Services know streams and units, never protocols or sockets.
 
+pub mod audio;
 pub mod auto;
 pub mod colour;
 pub mod decode;

@@ -5,6 +5,7 @@
 //!   └ Decoder     one library at work from a keyframe on                                  (a file each)
 //!       openh264.rs   H.264 as browsers and most cameras send it
 //!       rust_h264.rs  H.264 of all other kinds
+//!       vp8.rs        VP8
 //! ```
 //!
 //! A [`StreamDecoder`] follows one stream lazily: it remembers where it is and decodes what is missing up to the picture
@@ -18,6 +19,7 @@
 mod deinterlace;
 mod openh264;
 mod rust_h264;
+mod vp8;
 
 use std::sync::Arc;
 
@@ -68,6 +70,14 @@ pub enum DecodeError {
         seq: u64,
         /// What the decoder said, in the library's own numbers (OpenH264: `DECODING_STATE`).
         code: i64,
+    },
+    /// The same of a decoder that has words for it.
+    #[error("unit {seq} is damaged: {why}")]
+    Corrupt {
+        /// Which unit.
+        seq: u64,
+        /// What the decoder said.
+        why: String,
     },
     /// The decoder gave no picture for a unit.
     #[error("unit {seq} gave no picture")]
@@ -176,7 +186,7 @@ fn start(params: &VideoParams, needs: Needs, pixels_max: u64) -> Result<Box<dyn 
             }
             Ok(Box::new(rust_h264::RustH264::start(sps, pps, pixels_max)?))
         }
-        VideoCodec::Vp8 => Err(DecodeError::Unsupported(params.codec.name())),
+        VideoCodec::Vp8 => Ok(Box::new(vp8::Vp8::start(params, pixels_max)?)),
     }
 }
 

@@ -45,6 +45,7 @@ pub(super) fn follow(
         Err(
             DecodeError::Gap
             | DecodeError::Damaged { .. }
+            | DecodeError::Corrupt { .. }
             | DecodeError::NoPicture { .. }
             | DecodeError::Framing,
         ) => {

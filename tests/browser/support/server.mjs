@@ -50,6 +50,8 @@ class Server {
     const settings = {
       ip: "127.0.0.1",
       ip_local: "127.0.0.1",
+      "rtmp.port": 0,
+      "rtsp.port": 0,
       ...Object.fromEntries(DOORS.map((door) => [`${door}.port`, this.ports[door]])),
       ...this.settings,
     };
