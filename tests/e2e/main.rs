@@ -13,5 +13,6 @@ mod signalling;
 mod stills;
 mod terminate;
 mod viewers;
+mod vp8;
 mod whip;
 mod whole;

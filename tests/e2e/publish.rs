@@ -41,11 +41,11 @@ pub(crate) fn clip(pictures: u32, keyframe_interval: u32) -> Arc<Clip> {
 #[derive(Default)]
 pub(crate) struct Way {
     /// What the network does to its datagrams.
-    faults: Option<Faults>,
+    pub(crate) faults: Option<Faults>,
     /// Its camera is held so that the viewer must turn its pictures.
-    quarter_turns: u8,
+    pub(crate) quarter_turns: u8,
     /// It has no microphone.
-    is_silent: bool,
+    pub(crate) is_silent: bool,
 }
 
 pub(crate) fn publish(server: &Server, name: &str, clip: &Arc<Clip>, way: Way) -> Live {
@@ -63,6 +63,9 @@ pub(crate) fn publish_at(signalling: SocketAddr, name: &str, clip: &Arc<Clip>, w
     };
     let mut browser = Browser::new(settings, clock.now());
     browser.set_orientation(way.quarter_turns);
+    if clip.is_vp8() {
+        browser.without_h264();
+    }
     let mut page = Page::connect(signalling).unwrap();
     let answer = page.publish(name, &browser.offer(), has_audio).unwrap();
     let address = browser.take_answer(clock.now(), &answer);
@@ -82,13 +85,13 @@ fn why_failed(page: &mut Page) -> String {
     }
 }
 
-fn snapshot(server: &Server, name: &str) -> Result<Arc<Snapshot>, SnapshotError> {
+pub(crate) fn snapshot(server: &Server, name: &str) -> Result<Arc<Snapshot>, SnapshotError> {
     let request =
         SnapshotRequest { stream_name: name.into(), scale: None, max_age: None, limit: Some(LIMIT) };
     server.app().snapshots().take(request)
 }
 
-fn pixels(png: &[u8]) -> Vec<u8> {
+pub(crate) fn pixels(png: &[u8]) -> Vec<u8> {
     let mut reader = png::Decoder::new(std::io::Cursor::new(png)).read_info().unwrap();
     let mut rgb = vec![0; reader.output_buffer_size().unwrap()];
     let size = reader.next_frame(&mut rgb).unwrap().buffer_size();
@@ -101,7 +104,7 @@ fn number(snapshot: &Snapshot) -> u32 {
 }
 
 /// What each picture of a clip looks like, decoded without any network.
-fn references(clip: &Clip) -> Vec<Vec<u8>> {
+pub(crate) fn references(clip: &Clip) -> Vec<Vec<u8>> {
     let mut decoder = StreamDecoder::new(1 << 20, Metrics::new());
     let mut gop = Gop::default();
     let mut pictures = Vec::new();
@@ -116,7 +119,7 @@ fn references(clip: &Clip) -> Vec<Vec<u8>> {
 }
 
 /// Waits until something holds of the one publisher.
-fn wait_for(live: &Live, holds: impl Fn(&PublisherState) -> bool) -> PublisherState {
+pub(crate) fn wait_for(live: &Live, holds: impl Fn(&PublisherState) -> bool) -> PublisherState {
     let clock = Clock::real();
     let end = clock.now() + LIMIT;
     loop {

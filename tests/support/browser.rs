@@ -125,6 +125,8 @@ pub struct Browser {
     video: Option<Sending>,
     audio: Option<Sending>,
     orientation: u8,
+    /// What its pictures are coded in, as `rtpmap` has it.
+    video_codec: &'static str,
     paced: VecDeque<Bytes>,
     next_burst: Instant,
     history: VecDeque<(u16, Bytes)>,
@@ -190,6 +192,7 @@ impl Browser {
             video,
             audio,
             orientation: 0,
+            video_codec: "H264/90000",
             paced: VecDeque::new(),
             next_burst: now,
             history: VecDeque::new(),
@@ -198,6 +201,11 @@ impl Browser {
             outputs: VecDeque::new(),
             stats: BrowserStats::default(),
         }
+    }
+
+    /// It has no H.264: it offers VP8 and what nobody takes, and sends VP8.
+    pub fn without_h264(&mut self) {
+        self.video_codec = "VP8/90000";
     }
 
     /// The offer: Chromium's, with our credentials, certificate and sources.
@@ -226,7 +234,8 @@ impl Browser {
         for (recorded, ours) in sources {
             offer = offer.replace(recorded, &ours.to_string());
         }
-        let mut lines: Vec<String> = offer.lines().map(str::to_owned).collect();
+        let is_offered = |line: &&str| !line.contains("H264/90000") || self.video_codec == "H264/90000";
+        let mut lines: Vec<String> = offer.lines().filter(is_offered).map(str::to_owned).collect();
         for line in &mut lines {
             if line.starts_with("a=ice-ufrag:") {
                 *line = format!("a=ice-ufrag:{}", self.local.ufrag);
@@ -263,7 +272,7 @@ impl Browser {
             found.unwrap_or_else(|| panic!("no {codec} in {answer}")).0.parse().unwrap()
         };
         if let Some(video) = &mut self.video {
-            video.payload_type = payload_type("H264/90000");
+            video.payload_type = payload_type(self.video_codec);
         }
         if let Some(audio) = &mut self.audio {
             audio.payload_type = payload_type("opus/48000/2");

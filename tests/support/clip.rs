@@ -1,4 +1,4 @@
-//! A clip to publish again and again: a prepared H.264 byte stream, cut into payloads once for all who send it.
+//! A clip to publish again and again: a prepared H.264 byte stream, cut into payloads once for all who send it, or VP8.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,14 +6,16 @@ use std::time::Duration;
 use stillcast::base::clock::Clock;
 use stillcast::media::h264::assemble::{UnitBuilder, UnitTimes, annex_b_pictures};
 use stillcast::media::time::Timestamp;
+use stillcast::media::track::VideoCodec;
 use stillcast::media::unit::AccessUnit;
+use stillcast::media::vp8::FrameUnits;
 use stillcast::proto::rtp::pack_h264::{PAYLOAD_BYTES_MAX, pack};
 
 /// One picture of a [`Clip`].
 pub struct ClipPicture {
     /// As the server should get it, but for its times.
     pub unit: AccessUnit,
-    /// The same as RTP payloads; shared by all who send it.
+    /// The same as RTP payloads; shared by all who send it. Empty for VP8, whose payloads are numbered by each sender.
     pub payloads: Vec<Vec<u8>>,
 }
 
@@ -57,10 +59,37 @@ impl Clip {
                 .map_err(|error| ClipError::Picture(number, error.to_string()))?;
             pictures.push(ClipPicture { unit, payloads });
         }
+        Self::new(pictures, fps)
+    }
+
+    /// Reads IVF files with VP8, one after the other: 32 bytes of header each, then frames after 12 bytes that begin with
+    /// the frame's size.
+    pub fn read_ivf(files: &[Vec<u8>], fps: u32) -> Result<Arc<Self>, ClipError> {
+        let (mut units, mut pictures) = (FrameUnits::new(u64::MAX), Vec::new());
+        for file in files {
+            let mut rest = file.get(32..).unwrap_or_default();
+            while let Some((head, after)) = rest.split_first_chunk::<12>() {
+                let size = u32::from_le_bytes(head[..4].try_into().unwrap()) as usize;
+                let (frame, after) = after.split_at(size);
+                rest = after;
+                let unit = units.unit(frame, Clock::manual().now(), Timestamp::video(0));
+                let unit = unit.map_err(|error| ClipError::Picture(pictures.len(), error.to_string()))?;
+                pictures.push(ClipPicture { unit, payloads: Vec::new() });
+            }
+        }
+        Self::new(pictures, fps)
+    }
+
+    fn new(pictures: Vec<ClipPicture>, fps: u32) -> Result<Arc<Self>, ClipError> {
         if !pictures.first().is_some_and(|picture| picture.unit.key) {
             return Err(ClipError::NoIdr);
         }
         Ok(Arc::new(Self { pictures, interval: Duration::from_secs(1) / fps.max(1) }))
+    }
+
+    /// Whether it is VP8.
+    pub fn is_vp8(&self) -> bool {
+        self.pictures.iter().all(|picture| picture.unit.params.codec == VideoCodec::Vp8)
     }
 }
 

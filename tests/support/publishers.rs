@@ -11,6 +11,8 @@ use stillcast::base::clock::Clock;
 use stillcast::base::stop::{StopSource, StopToken};
 use stillcast::base::threads::{STACK_CODEC_BYTES, Thread, spawn};
 use stillcast::base::wait::{Interest, SOCKETS_MAX, Waiter};
+use stillcast::proto::rtp::pack_h264::PAYLOAD_BYTES_MAX;
+use stillcast::proto::rtp::pack_vp8::Vp8Packer;
 
 use super::browser::{Browser, BrowserOutput, BrowserStats};
 use super::clip::{Clip, Playback};
@@ -26,6 +28,8 @@ pub struct Publisher {
     socket: UdpSocket,
     server: SocketAddr,
     playback: Playback,
+    /// Numbers the frames of VP8, of which a clip has no payloads.
+    packer: Option<Vp8Packer>,
     sounds: u64,
     has_audio: bool,
     /// When it was connected: the first picture's time.
@@ -46,12 +50,15 @@ impl Publisher {
         let socket = UdpSocket::bind((if server.is_ipv4() { "0.0.0.0" } else { "::" }, 0))?;
         socket.set_nonblocking(true)?;
         socket.connect(server)?;
+        // Near the end of its range, so that the identifiers begin anew while a test looks.
+        let packer = clip.is_vp8().then(|| Vp8Packer::new(0x7FF0));
         let playback = Playback::new(clip, rewinds);
         Ok(Self {
             browser,
             socket,
             server,
             playback,
+            packer,
             sounds: 0,
             has_audio,
             began: None,
@@ -78,7 +85,13 @@ impl Publisher {
             if picture.unit.key {
                 self.last_key = Some(now);
             }
-            self.browser.send_video(now, ticks, &picture.payloads);
+            match &mut self.packer {
+                None => self.browser.send_video(now, ticks, &picture.payloads),
+                Some(packer) => {
+                    let payloads = packer.pack(&picture.unit.data, PAYLOAD_BYTES_MAX);
+                    self.browser.send_video(now, ticks, &payloads);
+                }
+            }
             deadline = self.drain(now);
         }
         let mut next = began + self.playback.due();

@@ -77,3 +77,18 @@ export function blockPosition(picture) {
   }
   return count ? sum / count / picture.width : null;
 }
+
+/** The colour of a picture that is one colour all over, its upper part left out; demands that it is. */
+export function evenColour(picture, leaveOut) {
+  const from = Math.ceil(picture.height * leaveOut);
+  const least = [255, 255, 255];
+  const most = [0, 0, 0];
+  for (let at = from * picture.width * 4; at < picture.data.length; at += 4) {
+    for (let channel = 0; channel < 3; channel += 1) {
+      least[channel] = Math.min(least[channel], picture.data[at + channel]);
+      most[channel] = Math.max(most[channel], picture.data[at + channel]);
+    }
+  }
+  most.forEach((value, channel) => assert.ok(value - least[channel] <= 8, `not one colour: from ${least} to ${most}`));
+  return least.map((value, channel) => Math.round((value + most[channel]) / 2));
+}
