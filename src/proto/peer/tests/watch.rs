@@ -197,17 +197,24 @@ fn pictures_and_sound_arrive_whole_in_order_and_soon() {
 #[test]
 fn what_a_link_loses_is_repeated_and_pictures_hardly_freeze() {
     for rtx in [true, false] {
-        let mut watch = Watch::over(Link::new(4, 0.08, (20, 30)), rtx, 2_000_000);
-        watch.run(Duration::from_secs(10));
-        assert_eq!(watch.check_order(), 0, "rtx {rtx}");
-        let stats = watch.peer.stats().sender;
-        assert!(watch.link.lost > 40 && stats.repeated > 25, "{stats:?}");
-        assert_eq!(watch.browser.repetitions > 0, rtx);
-        println!("rtx {rtx}: frozen {:?}", watch.frozen());
-        assert!(watch.frozen() < Duration::from_millis(300), "rtx {rtx}: {:?}", watch.frozen());
-        // A repetition that is lost is asked for again, but none is sent twice within a round trip.
-        assert!(stats.repeated < watch.link.lost * 2, "{stats:?}, {} lost", watch.link.lost);
-        assert!(watch.browser.watched.len() > 270, "{}", watch.browser.watched.len());
+        let mut frozen = Vec::new();
+        let mut missing = 0;
+        for seed in 1..=7 {
+            let mut watch = Watch::over(Link::new(seed, 0.08, (20, 30)), rtx, 2_000_000);
+            watch.run(Duration::from_secs(10));
+            let stats = watch.peer.stats().sender;
+            missing += watch.check_order();
+            frozen.push(watch.frozen());
+            assert!(watch.link.lost > 40 && stats.repeated > 15, "{stats:?}");
+            assert_eq!(watch.browser.repetitions > 0, rtx);
+            // A repetition that is lost is asked for again, but none is sent twice within a round trip.
+            assert!(stats.repeated < watch.link.lost * 2, "{stats:?}, {} lost", watch.link.lost);
+            assert!(watch.browser.watched.len() > 270, "{}", watch.browser.watched.len());
+        }
+        frozen.sort();
+        println!("rtx {rtx}: frozen {frozen:?}, {missing} pictures missing");
+        assert!(frozen[3] < Duration::from_millis(250), "rtx {rtx}: {frozen:?}");
+        assert!(missing < 20, "{missing} of 2100 pictures never came");
     }
 }
 
