@@ -4,8 +4,11 @@
 //! back, and the machines of both sides. What does not: payload formats and reports (`rtp`), sockets and threads (`edge`).
 
 pub mod client;
+pub mod address;
 pub mod media;
 pub mod message;
 pub mod sdp;
+pub mod sender;
+pub mod server;
 mod timeline;
 pub mod transport;
