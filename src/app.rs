@@ -21,11 +21,12 @@ use crate::edge::pull::{Pulls, PullsError};
 use crate::edge::rest::Rest;
 use crate::edge::rtc::RtcService;
 use crate::edge::rtmp::RtmpService;
+use crate::edge::rtsp::RtspService;
 use crate::edge::tls::{self, ServerConfig, TlsError, Transport};
 use crate::edge::web::Site;
 use crate::edge::whip::Whip;
 use crate::edge::ws::{self, WsService};
-use crate::hub::Registry;
+use crate::hub::{Registry, Viewers};
 use crate::proto::dtls::{Certificate, CertificateError};
 use crate::services::auto::AutoSnapshots;
 use crate::services::snapshot::{SnapshotService, Snapshots};
@@ -89,7 +90,7 @@ fn hint(error: &io::Error) -> &'static str {
 /// An open TCP port.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Door {
-    /// Which one: `ws`, `wss`, `http`, `https`, `legacy_https`, `legacy_http`, `rtmp`, `rtmps`.
+    /// Which one: `ws`, `wss`, `http`, `https`, `legacy_https`, `legacy_http`, `rtmp`, `rtmps`, `rtsp`.
     pub name: &'static str,
     /// Scheme of its addresses.
     pub scheme: &'static str,
@@ -107,6 +108,7 @@ enum Spoken {
     /// HTTP: pages, pictures, REST.
     Pages,
     Rtmp,
+    Rtsp,
 }
 
 /// A TCP port that the configuration knows.
@@ -128,6 +130,7 @@ impl Plan {
             (Spoken::Pages, true) => "https",
             (Spoken::Rtmp, false) => "rtmp",
             (Spoken::Rtmp, true) => "rtmps",
+            (Spoken::Rtsp, _) => "rtsp",
         }
     }
 }
@@ -146,6 +149,7 @@ fn plans(config: &Config) -> Vec<Plan> {
         plan("legacy_http", "legacy_http.port", config.legacy_http_port, false, Spoken::Pages, pages),
         plan("rtmp", "rtmp.port", config.rtmp_port, false, Spoken::Rtmp, "encoders and players"),
         plan("rtmps", "rtmps.port", config.rtmps_port, true, Spoken::Rtmp, "the same over TLS"),
+        plan("rtsp", "rtsp.port", config.rtsp_port, false, Spoken::Rtsp, "encoders and players"),
     ]
 }
 
@@ -244,6 +248,14 @@ impl App {
             self.clock.clone(),
         )?;
         self.pulls = Some(pulls.clone());
+        let rtsp = RtspService::new(
+            settings::rtsp(config),
+            media_ports.clone(),
+            self.registry.clone(),
+            Viewers::default(),
+            self.metrics.clone(),
+            self.clock.clone(),
+        );
         let ws = WsService::new(
             settings::ws(config),
             self.registry.clone(),
@@ -292,6 +304,7 @@ impl App {
                 Spoken::Signalling => ws.listen(plan.name, address, tls, self.connections.clone()),
                 Spoken::Pages => self.listen_http(plan.name, address, tls, http.clone()),
                 Spoken::Rtmp => rtmp.listen(plan.name, address, tls, self.connections.clone()),
+                Spoken::Rtsp => rtsp.listen(plan.name, address, self.connections.clone()),
             };
             let acceptor =
                 acceptor.map_err(|source| StartError::Listen { key: plan.key, address, source })?;

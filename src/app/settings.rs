@@ -15,12 +15,14 @@ use crate::edge::rest::access::{CorsSettings, Credentials};
 use crate::edge::rtc::RtcSettings;
 use crate::edge::rtc::addresses::candidates;
 use crate::edge::rtmp::RtmpSettings;
+use crate::edge::rtsp::RtspSettings;
 use crate::edge::tls::TlsSettings;
 use crate::edge::web::WebSettings;
 use crate::edge::whip::WhipSettings;
 use crate::edge::ws::WsSettings;
 use crate::hub::{GopLimits, Registry};
 use crate::proto::rtmp::server::ServerSettings;
+use crate::proto::rtsp::server as rtsp_server;
 use crate::proto::signal::SignalSettings;
 use crate::services::auto::{AutoSettings, Naming};
 use crate::services::snapshot::SnapshotSettings;
@@ -115,6 +117,28 @@ fn channels(text: &str) -> [Option<(u8, u8)>; 2] {
         Some((rtp.trim().parse().ok()?, rtcp.trim().parse().ok()?))
     });
     [pairs.next().flatten(), pairs.next().flatten()]
+}
+
+/// Told to RTSP clients as the timeout of their session: what most of them expect (RFC 2326 section 12.37).
+const RTSP_SESSION_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long an RTSP player waits for the first picture of a stream that has just begun.
+const RTSP_DESCRIBE_LIMIT: Duration = Duration::from_secs(5);
+/// How long a missing datagram of an RTSP publisher is waited for: it cannot be asked for again.
+const RTSP_HOLD_BACK: Duration = Duration::from_millis(100);
+
+pub(super) fn rtsp(config: &Config) -> RtspSettings {
+    RtspSettings {
+        server: rtsp_server::ServerSettings {
+            setup_limit: config.connection_handshake,
+            session_timeout: RTSP_SESSION_TIMEOUT,
+            silence_limit: config.rtp_activity,
+            hold_back: RTSP_HOLD_BACK,
+            pixels_max: pixels_max(config),
+            product: config.user_agent.clone(),
+        },
+        write_limit: WRITE_LIMIT,
+        describe_limit: RTSP_DESCRIBE_LIMIT,
+    }
 }
 
 /// Time in which a client that has something to read must read some of it.

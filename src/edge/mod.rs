@@ -7,6 +7,7 @@ pub mod pull;
 pub mod rest;
 pub mod rtc;
 pub mod rtmp;
+pub mod rtsp;
 pub mod tls;
 pub mod web;
 pub mod whip;

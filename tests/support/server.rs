@@ -71,6 +71,7 @@ pub fn settings_in(folder: &Path, settings: &[(&str, &str)]) -> Vec<(String, Str
         ("https.port", "0"),
         ("legacy_https.port", "0"),
         ("rtmp.port", "0"),
+        ("rtsp.port", "0"),
         ("rtmps.port", "0"),
         ("data_dir", data.to_str().unwrap()),
     ];

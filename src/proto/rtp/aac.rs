@@ -233,7 +233,7 @@ mod tests {
         ] {
             assert!(units(&mut depacketizer, 0, bad).is_err(), "{bad:?}");
         }
-        let two = [&[0, 32, 0, 2 << 3, 0, 90 << 3 & 0xFF][..], b"abc"].concat();
+        let two = [&[0, 32, 0, 2 << 3, 2, 208][..], b"abc"].concat();
         assert_eq!(units(&mut depacketizer, 0, &two), Err(AacError::Damaged), "the second is cut short");
         let wide = AacDepacketizer::new(HeaderBits { size: 32, index: 0, index_delta: 0 });
         let mut wide = wide;

@@ -156,7 +156,7 @@ impl Client {
             if self.session.is_over() {
                 return;
             }
-            match self.reader.next() {
+            match self.reader.incoming() {
                 Ok(None) => return,
                 Ok(Some(Incoming::Interleaved { channel, packet })) => {
                     self.session.on_frame(now, channel, packet);

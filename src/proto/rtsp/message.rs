@@ -115,7 +115,7 @@ impl Reader {
             self.buffer.copy_within(self.start..self.end, 0);
             (self.start, self.end) = (0, self.end - self.start);
             if self.buffer.len() - self.end < ROOM_BYTES_MIN {
-                // Bounded: `next` takes a whole frame or message out, or fails, before there is more than the largest.
+                // Bounded: `incoming` takes a whole frame or message out, or fails, before there is more than the largest.
                 self.buffer.resize(self.end + BUFFER_BYTES, 0);
             }
         }
@@ -145,7 +145,7 @@ impl Reader {
     ///
     /// # Errors
     /// When the stream is not RTSP or breaks a bound; each later call says so again.
-    pub fn next(&mut self) -> Result<Option<Incoming<'_>>, Invalid> {
+    pub fn incoming(&mut self) -> Result<Option<Incoming<'_>>, Invalid> {
         if let Some(failed) = self.failed {
             return Err(failed);
         }

@@ -8,7 +8,7 @@ fn read(bytes: &[u8], piece_bytes: usize) -> Result<Vec<String>, Invalid> {
     let mut read = Vec::new();
     for piece in bytes.chunks(piece_bytes.max(1)) {
         reader.push(piece);
-        while let Some(incoming) = reader.next()? {
+        while let Some(incoming) = reader.incoming()? {
             read.push(match incoming {
                 Incoming::Interleaved { channel, packet } => format!("{channel} {}", packet.len()),
                 Incoming::Request(request) => {
@@ -32,7 +32,7 @@ fn read(bytes: &[u8], piece_bytes: usize) -> Result<Vec<String>, Invalid> {
 fn request(bytes: &[u8]) -> Request {
     let mut reader = Reader::new();
     reader.push(bytes);
-    match reader.next().unwrap().unwrap() {
+    match reader.incoming().unwrap().unwrap() {
         Incoming::Request(request) => request,
         other => panic!("{other:?}"),
     }
@@ -70,7 +70,7 @@ fn what_cameras_and_encoders_write_is_read() {
 fn two_challenges_are_both_seen() {
     let mut reader = Reader::new();
     reader.push(b"RTSP/1.0 401 No\r\nWWW-Authenticate: Digest realm=\"a\"\r\nWWW-Authenticate: Basic realm=\"a\"\r\n\r\n");
-    let Some(Incoming::Response(response)) = reader.next().unwrap() else { panic!() };
+    let Some(Incoming::Response(response)) = reader.incoming().unwrap() else { panic!() };
     assert_eq!(response.header("WWW-Authenticate"), Some("Digest realm=\"a\", Basic realm=\"a\""));
 }
 
@@ -100,7 +100,7 @@ fn a_reader_holds_no_more_than_one_message() {
     let mut frames = 0;
     for piece in frame.repeat(20).chunks(5000) {
         reader.push(piece);
-        while reader.next().unwrap().is_some() {
+        while reader.incoming().unwrap().is_some() {
             frames += 1;
         }
         assert!(reader.buffer.len() <= 65_539 + 2 * BUFFER_BYTES, "{}", reader.buffer.len());
@@ -123,13 +123,13 @@ fn what_is_written_is_read_again_and_no_value_makes_a_line_of_its_own() {
     Request::new(Method::Describe, "rtsp://h/a\r\nEvil: c").with_header("CSeq", "5").write(&mut bytes);
     let mut reader = Reader::new();
     reader.push(&bytes);
-    let Some(Incoming::Response(read)) = reader.next().unwrap() else { panic!() };
+    let Some(Incoming::Response(read)) = reader.incoming().unwrap() else { panic!() };
     assert_eq!(
         (read.cseq(), read.session(), read.session_timeout_seconds()),
         (Some(4), Some("77"), Some(60))
     );
     assert_eq!((read.body(), read.header("Evil"), read.reason()), (&sdp[..], None, "Ok"));
-    let Some(Incoming::Request(read)) = reader.next().unwrap() else { panic!() };
+    let Some(Incoming::Request(read)) = reader.incoming().unwrap() else { panic!() };
     assert_eq!((read.method(), read.header("Evil"), read.cseq()), (&Method::Describe, None, Some(5)));
     let mut head = Vec::new();
     assert!(write_frame_head(3, 65_536, &mut head).is_none());

@@ -21,6 +21,9 @@ use super::transport::Lower;
 /// read: more than a picture of 4K at its largest.
 pub const OUT_BYTES_MAX: usize = 8 * 1024 * 1024;
 
+/// Longest sleep of a connection that has nothing to wait for.
+const IDLE: Duration = Duration::from_secs(3600);
+
 /// What the machine is set up with.
 #[derive(Clone, Debug)]
 pub struct ServerSettings {
@@ -211,6 +214,7 @@ pub struct Server {
     last_heard: Instant,
     /// When a publisher's packets came last.
     last_media: Instant,
+    last_timeout: Instant,
     closed: bool,
     bad_packets: u64,
 }
@@ -263,6 +267,7 @@ impl Server {
             last_request: now,
             last_heard: now,
             last_media: now,
+            last_timeout: now,
             closed: false,
             bad_packets: 0,
         }
@@ -306,7 +311,8 @@ impl Server {
             media.handle_timeout(now);
             self.drain_media();
         }
-        if self.closed || now < self.session_deadline() {
+        self.last_timeout = now;
+        if self.closed || self.session_deadline().is_none_or(|deadline| now < deadline) {
             return;
         }
         let cause = match &self.session {
@@ -322,7 +328,7 @@ impl Server {
     /// The next output; call until it is [`ServerOutput::Timeout`], after each call of another method.
     pub fn poll_output(&mut self) -> ServerOutput {
         self.outputs.pop_front().unwrap_or_else(|| {
-            let deadline = self.session_deadline();
+            let deadline = self.session_deadline().unwrap_or(self.last_timeout + IDLE);
             let media = self.media.as_mut().map(|media| match media.poll_output() {
                 MediaOutput::Timeout(at) => at,
                 // Emptied after each change; the deadline is never lost.
@@ -387,22 +393,21 @@ impl Server {
         self.bad_packets
     }
 
-    /// When the session is given up unless something comes.
-    fn session_deadline(&self) -> Instant {
-        const NEVER: Duration = Duration::from_secs(24 * 3600);
+    /// When the session is given up unless something comes; `None` where somebody else finds out.
+    fn session_deadline(&self) -> Option<Instant> {
         match &self.session {
             Some(session) if session.state == State::Active => match session.role {
-                Role::Publisher => self.last_media + self.settings.silence_limit.unwrap_or(NEVER),
-                // Whoever reads the connection is there; who does not is seen by what waits for it.
-                Role::Player if session.is_interleaved() => self.last_heard + NEVER,
+                Role::Publisher => self.settings.silence_limit.map(|limit| self.last_media + limit),
+                // Who does not read is found out by what waits for it, and who vanished by the system.
+                Role::Player if session.is_interleaved() => None,
                 // Some more than was told: clients call at the last moment.
-                Role::Player => self.last_heard + self.settings.session_timeout * 3 / 2,
+                Role::Player => Some(self.last_heard + self.settings.session_timeout * 3 / 2),
             },
             // A name that was taken and brings no media is given back soon; a pause may last as long as the client calls.
             Some(session) if session.role == Role::Player || self.media.is_some() => {
-                self.last_request + self.settings.session_timeout
+                Some(self.last_request + self.settings.session_timeout)
             }
-            _ => self.last_request + self.settings.setup_limit,
+            _ => Some(self.last_request + self.settings.setup_limit),
         }
     }
 
@@ -417,7 +422,7 @@ impl Server {
     fn proceed(&mut self, now: Instant) {
         while !self.closed && self.asked.is_none() {
             let Self { reader, session, media, .. } = self;
-            match reader.next() {
+            match reader.incoming() {
                 Ok(None) => break,
                 Ok(Some(Incoming::Interleaved { channel, packet })) => {
                     // Borrowed from the reader: the packet goes straight to its track.

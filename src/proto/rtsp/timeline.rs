@@ -113,7 +113,7 @@ impl Timeline {
             return;
         }
         if let Some(line) = self.lines.get_mut(track) {
-            let wall_nanos = i128::from(ntp) * NANOS >> 32;
+            let wall_nanos = (i128::from(ntp) * NANOS) >> 32;
             line.report = Some(Report { wall_nanos, rtp_time });
             self.align();
         }
