@@ -146,7 +146,7 @@ keys! {
         /// pictures then wait for the next keyframe.
         "gop_units_max" = "600" => gop_units_max: u64, Whole { from: 1, to: 100_000 };
         /// Bytes kept of each stream since its last keyframe.
-        "gop_bytes_max" = "16MiB" => gop_bytes_max: usize, Bytes { from: 65_536, to: 1 << 32 };
+        "gop_bytes_max" = "32MiB" => gop_bytes_max: usize, Bytes { from: 65_536, to: 1 << 32 };
     }
     "Snapshots" {
         /// How long a snapshot request may wait for its picture.

@@ -18,8 +18,6 @@ pub struct UndelayedSps {
     pub nal: Vec<u8>,
     /// Width × height of the coded picture, before cropping.
     pub coded_pixels: u64,
-    /// There is no chroma.
-    pub monochrome: bool,
 }
 
 /// Why pictures of an SPS cannot be decoded.
@@ -48,11 +46,11 @@ pub fn undelayed(nal: &[u8]) -> Result<UndelayedSps, SpsRefusal> {
     let header = nal.first().and_then(|byte| NalHeader::new(*byte).ok()).ok_or(SpsRefusal::Unreadable)?;
     let mut sps = read_leniently(nal).ok_or(SpsRefusal::Unreadable)?;
     let chroma = &sps.chroma_info;
-    let monochrome = chroma.chroma_format == ChromaFormat::Monochrome;
     if matches!(sps.frame_mbs_flags, FrameMbsFlags::Fields { .. }) {
         return Err(SpsRefusal::Unsupported("interlaced video"));
     }
-    if !monochrome && chroma.chroma_format != ChromaFormat::YUV420 {
+    // Without chroma, too: the decoder crops such pictures in steps of two pixels where the standard has one.
+    if chroma.chroma_format != ChromaFormat::YUV420 {
         return Err(SpsRefusal::Unsupported("chroma format other than 4:2:0"));
     }
     if chroma.bit_depth_luma_minus8 != 0 || chroma.bit_depth_chroma_minus8 != 0 {
@@ -71,7 +69,7 @@ pub fn undelayed(nal: &[u8]) -> Result<UndelayedSps, SpsRefusal> {
         sps.profile_idc = ProfileIdc::from(SCALABLE_BASELINE);
         sps.to_vec_with_header(header)
     };
-    Ok(UndelayedSps { nal, coded_pixels, monochrome })
+    Ok(UndelayedSps { nal, coded_pixels })
 }
 
 #[cfg(test)]
@@ -93,7 +91,7 @@ mod tests {
     fn all_that_matters_survives_and_only_the_profile_changes() {
         assert_eq!(undelayed(SPS_640X360).unwrap().nal, SPS_640X360, "Baseline is never delayed");
         let made = undelayed(HIGH).unwrap();
-        assert_eq!((made.coded_pixels, made.monochrome), (432 * 240, false));
+        assert_eq!(made.coded_pixels, 432 * 240);
         let read =
             |nal: &[u8]| SeqParameterSet::from_bits(BitReader::new(&*decode_nal(nal).unwrap())).unwrap();
         let (before, after) = (read(HIGH), read(&made.nal));

@@ -17,7 +17,6 @@ pub(super) struct OpenH264 {
     decoder: Decoder,
     /// The sequence parameter sets of the keyframe, as they came.
     sps: Vec<Bytes>,
-    monochrome: bool,
     /// The unit in the form that the decoder reads (H.264 annex B); kept for its room.
     annex_b: Vec<u8>,
 }
@@ -33,14 +32,12 @@ impl OpenH264 {
             return Err(DecodeError::Parameters);
         }
         let mut annex_b = Vec::new();
-        let mut monochrome = false;
         for nal in sps {
             let sps = undelayed(nal)?;
             let pixels = sps.coded_pixels;
             if pixels > pixels_max {
                 return Err(DecodeError::TooLarge { pixels, pixels_max });
             }
-            monochrome |= sps.monochrome;
             append_all(&mut annex_b, [&sps.nal]);
         }
         append_all(&mut annex_b, pps);
@@ -48,7 +45,7 @@ impl OpenH264 {
         let mut decoder =
             Decoder::with_api_config(OpenH264API::from_source(), config).map_err(|_| DecodeError::Start)?;
         decoder.decode(&annex_b).map_err(|_| DecodeError::Parameters)?;
-        Ok(Self { decoder, sps: sps.to_vec(), monochrome, annex_b })
+        Ok(Self { decoder, sps: sps.to_vec(), annex_b })
     }
 }
 
@@ -82,16 +79,8 @@ impl super::Decoder for OpenH264 {
         let (y_stride, u_stride, v_stride) = decoded.strides();
         let (chroma_width, chroma_height) = (width.div_ceil(2), height.div_ceil(2));
         pack(decoded.y(), y_stride, width, height, &mut picture.y);
-        if self.monochrome {
-            // The decoder leaves planes that are not coded undefined; without colour they mean grey.
-            for plane in [&mut picture.u, &mut picture.v] {
-                plane.clear();
-                plane.resize(chroma_width * chroma_height, 128);
-            }
-        } else {
-            pack(decoded.u(), u_stride, chroma_width, chroma_height, &mut picture.u);
-            pack(decoded.v(), v_stride, chroma_width, chroma_height, &mut picture.v);
-        }
+        pack(decoded.u(), u_stride, chroma_width, chroma_height, &mut picture.u);
+        pack(decoded.v(), v_stride, chroma_width, chroma_height, &mut picture.v);
         Ok(())
     }
 }

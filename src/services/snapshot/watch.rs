@@ -36,7 +36,7 @@ pub(super) fn follow(
             shared.desk.lock().watched(shared.clock.now(), (epoch, number), told.picture, told.covers);
         shared.perform(actions);
     };
-    let mut take = |unit: &AccessUnit, more: bool| match following.take(unit, more) {
+    let take = |unit: &AccessUnit, following: &mut Following, more: bool| match following.take(unit, more) {
         Ok(told) => {
             told.into_iter().for_each(report);
             true
@@ -57,13 +57,14 @@ pub(super) fn follow(
             false
         }
     };
-    let backlog = subscription.backlog.units;
-    for (n, unit) in backlog.iter().enumerate() {
-        if stop.is_set() || !take(unit, n + 1 < backlog.len()) {
-            return;
-        }
+    let mut take_all = |units: Vec<Arc<AccessUnit>>| {
+        following.foresee(&units);
+        let last = units.len().saturating_sub(1);
+        units.iter().enumerate().all(|(n, unit)| !stop.is_set() && take(unit, &mut following, n < last))
+    };
+    if !take_all(subscription.backlog.units) {
+        return;
     }
-    drop(backlog);
     loop {
         let now = shared.clock.now();
         let Some(until) = shared.desk.lock().watch_until(now, epoch, number) else { return };
@@ -85,8 +86,7 @@ pub(super) fn follow(
             MediaUnit::Audio(_) => None,
         };
         let units: Vec<_> = std::iter::once(next).chain(live.try_iter()).filter_map(video).collect();
-        if units.len() > LAG_MAX || !units.iter().enumerate().all(|(n, unit)| take(unit, n + 1 < units.len()))
-        {
+        if units.len() > LAG_MAX || !take_all(units) {
             return;
         }
     }
@@ -113,6 +113,11 @@ struct Following {
 }
 
 impl Following {
+    /// Looks at units before they are taken: with B-frames among them the first may be the one that is shown last.
+    fn foresee(&mut self, units: &[Arc<AccessUnit>]) {
+        self.reorders |= units.iter().any(|unit| unit.bidirectional || unit.hidden);
+    }
+
     /// Takes the next unit. `more`: others wait behind it, so that its picture will not be the newest for long.
     fn take(&mut self, unit: &AccessUnit, more: bool) -> Result<Option<Told>, DecodeError> {
         self.reorders |= unit.bidirectional || unit.hidden;
