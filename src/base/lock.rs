@@ -6,6 +6,8 @@ use std::ops::{Deref, DerefMut};
 pub mod rank {
     /// What one door to the server owns, held while its streams are looked at.
     pub const DOOR: u8 = 0;
+    /// The list of recordings.
+    pub const RECORDINGS: u8 = 0;
     /// The map of published streams.
     pub const REGISTRY: u8 = 1;
     /// One stream.

@@ -77,6 +77,8 @@ pub struct Counts {
     pub rtmp_sent_bytes_total: IntCounter,
     /// Automatic pictures, by `result` (`written`, `skipped`, `failed`).
     pub auto_pictures_total: IntCounterVec,
+    /// Files of recordings, by `result` (`complete`, `repaired`, `failed`).
+    pub recordings_total: IntCounterVec,
 }
 
 impl Metrics {
@@ -152,6 +154,7 @@ impl Metrics {
             rtmp_received_bytes_total: counter("rtmp_received_bytes_total", "Bytes from RTMP clients"),
             rtmp_sent_bytes_total: counter("rtmp_sent_bytes_total", "Bytes to RTMP clients"),
             auto_pictures_total: counters("auto_pictures_total", "Automatic pictures", "result"),
+            recordings_total: counters("recordings_total", "Files of recordings", "result"),
             registry,
         }))
     }
