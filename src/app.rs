@@ -29,6 +29,7 @@ use crate::edge::ws::{self, WsService};
 use crate::hub::{Registry, Viewers};
 use crate::proto::dtls::{Certificate, CertificateError};
 use crate::services::auto::AutoSnapshots;
+use crate::services::record::RecordService;
 use crate::services::snapshot::{SnapshotService, Snapshots};
 use crate::services::test_card::{CardError, DemoPublisher};
 
@@ -169,6 +170,7 @@ pub struct App {
     connections: Connections,
     snapshots: SnapshotService,
     auto: Option<AutoSnapshots>,
+    recordings: Option<RecordService>,
     demo: Option<DemoPublisher>,
     whip: Option<Arc<Whip>>,
     pulls: Option<Pulls>,
@@ -206,6 +208,7 @@ impl App {
             registry,
             snapshots,
             auto: None,
+            recordings: None,
             demo: None,
             whip: None,
             pulls: None,
@@ -216,6 +219,13 @@ impl App {
             let auto = AutoSnapshots::start(auto, &app.registry, app.clock.clone(), app.metrics.clone());
             app.auto = Some(auto.map_err(failed("automatic snapshots"))?);
         }
+        let recordings = RecordService::start(
+            settings::recordings(config),
+            &app.registry,
+            app.clock.clone(),
+            app.metrics.clone(),
+        );
+        app.recordings = Some(recordings.map_err(failed("recordings"))?);
         if demo {
             app.demo = Some(DemoPublisher::start(settings::demo(config), &app.registry, app.clock.clone())?);
         }
@@ -264,26 +274,37 @@ impl App {
             self.metrics.clone(),
             self.clock.clone(),
         );
+        let recordings = self.recordings.as_ref().map(RecordService::handle);
+        let ws = match &recordings {
+            Some(recordings) => ws.with_recordings(recordings.clone()),
+            None => ws,
+        };
         let whip = Arc::new(Whip::new(settings::whip(config), rtc, self.metrics.clone(), self.clock.clone()));
         self.whip = Some(whip.clone());
-        let site = Arc::new(
-            Site::new(
-                settings::web(config),
-                Rest::new(
-                    settings::rest(config),
-                    self.registry.clone(),
-                    self.snapshots.handle(),
-                    self.metrics.clone(),
-                    self.clock.clone(),
-                )
-                .with_pulls(pulls),
-                self.registry.clone(),
-                self.metrics.clone(),
-                media_ports,
-                self.clock.clone(),
-            )
-            .with_whip(whip),
-        );
+        let mut rest = Rest::new(
+            settings::rest(config),
+            self.registry.clone(),
+            self.snapshots.handle(),
+            self.metrics.clone(),
+            self.clock.clone(),
+        )
+        .with_pulls(pulls);
+        if let Some(recordings) = &recordings {
+            rest = rest.with_recordings(recordings.clone());
+        }
+        let mut site = Site::new(
+            settings::web(config),
+            rest,
+            self.registry.clone(),
+            self.metrics.clone(),
+            media_ports,
+            self.clock.clone(),
+        )
+        .with_whip(whip);
+        if let Some(recordings) = recordings {
+            site = site.with_records(recordings.dir().to_owned());
+        }
+        let site = Arc::new(site);
         let http = HttpServer::new(
             settings::http(config),
             Arc::clone(&site) as _,
@@ -404,6 +425,9 @@ impl App {
         }
         if let Some(auto) = self.auto.take() {
             note(auto.stop(), "automatic snapshots");
+        }
+        if let Some(recordings) = self.recordings.take() {
+            note(recordings.stop(), "recordings");
         }
         note(self.snapshots.stop(left().min(SNAPSHOTS_STOP_LIMIT)), "snapshots");
         // Last, so that whoever waits for a picture hears why there is none.

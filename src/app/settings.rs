@@ -5,7 +5,7 @@ use std::num::NonZeroU64;
 use std::time::Duration;
 
 use crate::base::id::random_id;
-use crate::conf::{Config, SnapshotNaming};
+use crate::conf::{Config, RecordNaming, Rotate, SnapshotNaming};
 use crate::edge::accept::ConnectionLimits;
 use crate::edge::http::HttpSettings;
 use crate::edge::ports::PortSettings;
@@ -25,6 +25,8 @@ use crate::proto::rtmp::server::ServerSettings;
 use crate::proto::rtsp::server as rtsp_server;
 use crate::proto::signal::SignalSettings;
 use crate::services::auto::{AutoSettings, Naming};
+use crate::services::record::{self, RecordSettings};
+use crate::services::retention::Keep;
 use crate::services::snapshot::SnapshotSettings;
 use crate::services::test_card::{CardSettings, DemoSettings};
 
@@ -251,6 +253,35 @@ pub(super) fn automatic_snapshots(config: &Config) -> Option<AutoSettings> {
         retention: narrow(config.snapshot_auto_retention),
         pixels_max: pixels_max(config),
     })
+}
+
+pub(super) fn recordings(config: &Config) -> RecordSettings {
+    RecordSettings {
+        dir: config.records_dir.clone().unwrap_or_else(|| config.data_dir.join("records")),
+        on_request: config.record_streams,
+        all_rtmp: config.record_flash_published_streams,
+        all_rtsp_pulls: config.record_rtsp_streams,
+        naming: match config.stream_record_policy {
+            RecordNaming::Template => record::Naming::Template(config.stream_record_policy_template.clone()),
+            RecordNaming::StreamName => record::Naming::StreamName,
+        },
+        rotation: match config.record_rotation {
+            None => record::Rotation::Never,
+            Some(Rotate::After(time)) => record::Rotation::After(time),
+            Some(Rotate::Bytes(bytes)) => record::Rotation::Bytes(bytes),
+        },
+        keep: Keep {
+            files: config.record_retention_files,
+            age: (config.record_retention_age_s > 0)
+                .then(|| Duration::from_secs(config.record_retention_age_s)),
+            bytes: config.record_retention_bytes as u64,
+            free_bytes: config.record_retention_free_bytes as u64,
+        },
+        free_min_bytes: config.record_free_min_bytes as u64,
+        hook: config.on_record_hook_script.clone(),
+        hook_limit: config.on_record_hook_limit,
+        finish_limit: config.record_finish_limit,
+    }
 }
 
 pub(super) fn demo(config: &Config) -> DemoSettings {

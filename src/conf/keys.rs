@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::kinds::{
     Address, Addresses, AnyKind, Bytes, Choice, FrameSize, Kind, Line, ListenPort, LogLevel, Milliseconds,
-    OptionalPath, Password, Path, Port, Secret, Switch, SwitchAndSeconds, Whole, Words,
+    OptionalPath, Password, Path, Port, Rotate, RotationKind, Secret, Switch, SwitchAndSeconds, Whole, Words,
 };
 
 /// One key of the table.
@@ -30,6 +30,15 @@ pub enum SnapshotNaming {
     /// After the media session: a new folder for each publication.
     MediaSessionId,
     /// After the stream: one folder for all publications of a name.
+    StreamName,
+}
+
+/// How recordings are named.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RecordNaming {
+    /// By `stream_record_policy_template`.
+    Template,
+    /// After the stream.
     StreamName,
 }
 
@@ -216,6 +225,41 @@ keys! {
         /// Pictures kept in each folder; the oldest are removed. 0 keeps all.
         "snapshot_auto_retention" = "20" => snapshot_auto_retention: u64, Whole { from: 0, to: 10_000_000 };
     }
+    "Recording" {
+        /// Folder of recordings. Empty: `records` under `data_dir`. They are served at /client/records/<name>.
+        "records_dir" = "" => records_dir: Option<PathBuf>, OptionalPath;
+        /// Whether publishers who ask for it are recorded.
+        "record_streams" = "true" => record_streams: bool, Switch;
+        /// Whether every stream that is published by RTMP is recorded.
+        "record_flash_published_streams" = "false" => record_flash_published_streams: bool, Switch;
+        /// Whether every stream that is pulled by RTSP is recorded.
+        "record_rtsp_streams" = "false" => record_rtsp_streams: bool, Switch;
+        /// How files are named: by the template below, or after the stream.
+        "stream_record_policy" = "template" => stream_record_policy: RecordNaming, Choice(&[("template", RecordNaming::Template), ("streamName", RecordNaming::StreamName)]);
+        /// Elements: {streamName}, {mediaSessionId}, {sessionId}, {login}, {audioCodec}, {videoCodec}, {startTime}, {startTimeMillis},
+        /// and {endTime}, {endTimeMillis}, {duration}, with which a file has its name only when it is complete. What does not
+        /// fit into a file name is replaced.
+        "stream_record_policy_template" = "stream-{mediaSessionId}-{login}" => stream_record_policy_template: String, Line;
+        /// When a recording goes on in another file: seconds (3600), or bytes (20M, 1G). Empty: never.
+        "record_rotation" = "" => record_rotation: Option<Rotate>, RotationKind;
+        /// Complete recordings kept; the oldest are removed. 0 keeps all.
+        "record_retention_files" = "0" => record_retention_files: u64, Whole { from: 0, to: 1_000_000_000 };
+        /// Seconds after which complete recordings are removed. 0: never.
+        "record_retention_age_s" = "0" => record_retention_age_s: u64, Whole { from: 0, to: 10_000_000_000 };
+        /// Bytes that complete recordings may have in all; the oldest are removed. 0: no bound.
+        "record_retention_bytes" = "0" => record_retention_bytes: usize, Bytes { from: 0, to: 1 << 60 };
+        /// Bytes to be free on the file system of recordings: the oldest are removed for it. 0: none are.
+        "record_retention_free_bytes" = "0" => record_retention_free_bytes: usize, Bytes { from: 0, to: 1 << 60 };
+        /// A recording ends when fewer bytes are free there. 0: it goes on until nothing can be written.
+        "record_free_min_bytes" = "64MiB" => record_free_min_bytes: usize, Bytes { from: 0, to: 1 << 60 };
+        /// Program that is run after each recording, with the stream's name and the file's whole path as its arguments; no
+        /// shell is involved. Empty: none.
+        "on_record_hook_script" = "" => on_record_hook_script: Option<PathBuf>, OptionalPath;
+        /// How long one run of it may last before it is killed.
+        "on_record_hook_limit_ms" = "60000" => on_record_hook_limit: Duration, Milliseconds { from: 100, to: 86_400_000 };
+        /// How long a publisher's last status may wait for its file.
+        "record_finish_limit_ms" = "10000" => record_finish_limit: Duration, Milliseconds { from: 0, to: 600_000 };
+    }
     "REST" {
         /// Whether REST and picture requests are served without a user name and password.
         "disable_rest_auth" = "true" => disable_rest_auth: bool, Switch;
@@ -285,18 +329,12 @@ pub static NOT_SERVED: &[&str] = &[
     "ice_tcp_transport",
     "keep_alive_streaming_sessions_enabled",
     "media_dir",
-    "on_record_hook_script",
     "port_from",
     "port_to",
     "profiles",
-    "record_flash_published_streams",
     "record_formats",
     "record_h264_to_ts",
     "record_mixer_streams",
-    "record_rotation",
-    "record_rtsp_streams",
-    "record_streams",
-    "records_dir",
     "rest_hook_secret_key",
     "rest_hook_send_hash",
     "rest_max_connections",
@@ -305,8 +343,6 @@ pub static NOT_SERVED: &[&str] = &[
     "rtmp_transponder_full_url",
     "rtmp_transponder_stream_name_prefix",
     "rtp_bundle",
-    "stream_record_policy",
-    "stream_record_policy_template",
     "streaming_sessions_keep_alive_app_keys",
     "streaming_sessions_keep_alive_interval",
     "streaming_video_decoder_fast_start",

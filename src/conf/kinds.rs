@@ -153,6 +153,46 @@ impl Kind for Bytes {
     }
 }
 
+/// Time or size after which a file is followed by another one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rotate {
+    /// So long.
+    After(Duration),
+    /// So many bytes.
+    Bytes(u64),
+}
+
+/// Seconds as a plain number, or bytes with K, M or G after it (of 1024); empty: neither.
+#[derive(Debug)]
+pub struct RotationKind;
+
+impl Kind for RotationKind {
+    type Value = Option<Rotate>;
+
+    fn parse(&self, text: &str) -> Option<Self::Value> {
+        if text.is_empty() || text == "disabled" {
+            return Some(None);
+        }
+        let (number, shift) = match text.strip_suffix(['K', 'k']) {
+            Some(number) => (number, Some(10)),
+            None => match (text.strip_suffix(['M', 'm']), text.strip_suffix(['G', 'g'])) {
+                (Some(number), _) => (number, Some(20)),
+                (_, Some(number)) => (number, Some(30)),
+                _ => (text, None),
+            },
+        };
+        let number = number.parse::<u64>().ok().filter(|number| *number > 0)?;
+        Some(Some(match shift {
+            Some(shift) => Rotate::Bytes(number.checked_mul(1 << shift)?),
+            None => Rotate::After(Duration::from_secs(number)),
+        }))
+    }
+
+    fn expected(&self) -> String {
+        "seconds, or bytes with K, M or G such as 20M, or nothing".into()
+    }
+}
+
 /// Yes or no.
 #[derive(Debug)]
 pub struct Switch;
@@ -433,6 +473,16 @@ mod tests {
         assert_eq!(size.parse("16MB"), None);
         assert_eq!(size.parse("99999999999999GiB"), None);
         assert_eq!(size.parse("MiB"), None);
+    }
+
+    #[test]
+    fn rotation_is_by_seconds_or_by_bytes_with_a_unit() {
+        assert_eq!(RotationKind.parse("3600"), Some(Some(Rotate::After(Duration::from_secs(3600)))));
+        assert_eq!(RotationKind.parse("20M"), Some(Some(Rotate::Bytes(20 << 20))));
+        assert_eq!(RotationKind.parse(""), Some(None));
+        for wrong in ["0", "M", "-1", "20MB", "99999999999999999G"] {
+            assert_eq!(RotationKind.parse(wrong), None, "{wrong}");
+        }
     }
 
     #[test]

@@ -15,8 +15,8 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 pub use document::{configuration_md, properties_file};
-pub use keys::{Config, KEYS, Key, NOT_SERVED, SnapshotNaming, VARIABLE_PREFIX, variable};
-pub use kinds::{AnyKind, Secret};
+pub use keys::{Config, KEYS, Key, NOT_SERVED, RecordNaming, SnapshotNaming, VARIABLE_PREFIX, variable};
+pub use kinds::{AnyKind, Rotate, Secret};
 pub use written::{Entry, FILE_MAX_BYTES, Origin, ReadError, parse_file};
 
 /// The file that is read when none is named, from the working folder.

@@ -23,6 +23,7 @@ use crate::base::threads::STACK_PROTOCOL_BYTES;
 use crate::hub::Registry;
 use crate::proto::signal::SignalSettings;
 use crate::proto::signal::message::SharedText;
+use crate::services::record::Recordings;
 use crate::services::snapshot::{Snapshot, SnapshotRequest, Snapshots};
 
 /// Limits and deadlines of WebSocket connections.
@@ -75,6 +76,7 @@ pub struct WsService {
     registry: Registry,
     take_snapshot: TakeSnapshot,
     rtc: RtcService,
+    recordings: Option<Recordings>,
     connected: Connected,
     metrics: Metrics,
     clock: Clock,
@@ -92,7 +94,22 @@ impl WsService {
         clock: Clock,
     ) -> Self {
         let connected = Connected::default();
-        Self { settings: Arc::new(settings), registry, take_snapshot, rtc, connected, metrics, clock }
+        Self {
+            settings: Arc::new(settings),
+            registry,
+            take_snapshot,
+            rtc,
+            recordings: None,
+            connected,
+            metrics,
+            clock,
+        }
+    }
+
+    /// Also records what publishers ask for, and tells them of their files.
+    #[must_use]
+    pub fn with_recordings(self, recordings: Recordings) -> Self {
+        Self { recordings: Some(recordings), ..self }
     }
 
     /// Opens a port, with TLS when there is a configuration for it. `name` is `ws` or `wss`.

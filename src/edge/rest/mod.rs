@@ -10,6 +10,7 @@ mod list;
 mod pictures;
 mod pulls;
 mod query;
+mod recorder;
 mod snapshot;
 mod streams;
 mod terminate;
@@ -28,6 +29,7 @@ use crate::base::metrics::Metrics;
 use crate::edge::http::RequestError;
 use crate::edge::pull::Pulls;
 use crate::hub::Registry;
+use crate::services::record::Recordings;
 use crate::services::snapshot::Snapshots;
 
 /// Where the REST calls begin.
@@ -53,6 +55,7 @@ pub struct Rest {
     metrics: Metrics,
     clock: Clock,
     pulls: Option<Pulls>,
+    recordings: Option<Recordings>,
 }
 
 impl Rest {
@@ -65,13 +68,19 @@ impl Rest {
         metrics: Metrics,
         clock: Clock,
     ) -> Self {
-        Self { settings, registry, snapshots, metrics, clock, pulls: None }
+        Self { settings, registry, snapshots, metrics, clock, pulls: None, recordings: None }
     }
 
     /// Also answers the calls about pulled sources.
     #[must_use]
     pub fn with_pulls(self, pulls: Pulls) -> Self {
         Self { pulls: Some(pulls), ..self }
+    }
+
+    /// Also answers the calls about recordings.
+    #[must_use]
+    pub fn with_recordings(self, recordings: Recordings) -> Self {
+        Self { recordings: Some(recordings), ..self }
     }
 
     /// Whether [`Rest::handle`] answers requests for this path.
@@ -107,6 +116,7 @@ impl Rest {
                 }
                 "stream/event/send" => events::send(&self.registry, read_json(request)?).map(|()| done()),
                 "stream/terminate" => self.terminate(&read_json(request)?),
+                call if recorder::serves(call) => self.recorded(call, request),
                 call => self.pulled(call, request),
             }
         })
@@ -154,6 +164,16 @@ impl Rest {
         self.settings.cors.apply(&unknown, self.fail(error.into(), path))
     }
 
+    /// The calls about recordings.
+    fn recorded(&self, call: &str, request: &Request) -> Result<Response, ApiError> {
+        let recordings = self.recordings.as_ref().ok_or_else(|| ApiError::not_found("No such call"))?;
+        // HEAD asks what would be said, and must not do it.
+        if request.method() == "HEAD" && call != "recorder/find_all" {
+            return Err(ApiError::method_not_allowed("GET, POST, OPTIONS"));
+        }
+        recorder::handle(recordings, call, read_json(request)?)
+    }
+
     /// The calls about pulled sources.
     fn pulled(&self, call: &str, request: &Request) -> Result<Response, ApiError> {
         let no_such_call = || ApiError::not_found("No such call");
@@ -180,7 +200,9 @@ impl Rest {
     }
 
     fn find(&self, query: &Query) -> Result<Response, ApiError> {
-        streams::find(&self.registry, &self.settings.node_id, query).map(|found| Response::json(&found))
+        let recordings = self.recordings.as_ref();
+        streams::find(&self.registry, recordings, &self.settings.node_id, query)
+            .map(|found| Response::json(&found))
     }
 }
 

@@ -9,6 +9,7 @@ use serde_json::{Map, Value};
 use super::error::ApiError;
 use super::query::Query;
 use crate::hub::{Registry, Stream, StreamStatus, Viewer};
+use crate::services::record::Recordings;
 
 /// The stream object. The order of the keys is that of the document's sample.
 #[derive(Debug, Serialize)]
@@ -121,7 +122,12 @@ pub(super) fn matching(
 ///
 /// # Errors
 /// 404 when none does.
-pub(super) fn find(registry: &Registry, node_id: &str, query: &Query) -> Result<Vec<Value>, ApiError> {
+pub(super) fn find(
+    registry: &Registry,
+    recordings: Option<&Recordings>,
+    node_id: &str,
+    query: &Query,
+) -> Result<Vec<Value>, ApiError> {
     let with_metrics = query.display.iter().any(|what| what == "metrics");
     let mut found = matching(registry, node_id, query);
     if with_metrics {
@@ -129,6 +135,13 @@ pub(super) fn find(registry: &Registry, node_id: &str, query: &Query) -> Result<
             if let Ok(metrics) = serde_json::to_value(measure(target.stream())) {
                 object.insert("metrics".to_owned(), metrics);
             }
+        }
+    }
+    for (target, object) in &mut found {
+        let Target::Publication(stream) = target else { continue };
+        if let Some(name) = recordings.and_then(|recordings| recordings.current(stream)) {
+            object.insert("record".to_owned(), true.into());
+            object.insert("recordName".to_owned(), name.into());
         }
     }
     match found.is_empty() {

@@ -22,7 +22,7 @@ use crate::edge::http::unless_known;
 #[folder = "src/edge/web/pages/"]
 struct Pages;
 
-/// Where recordings will be found, below a prefix: never a folder of pages.
+/// Where recordings are found, below a prefix: never a folder of pages.
 const RECORDS: &str = "records";
 
 /// The files under both prefixes.
@@ -55,6 +55,24 @@ impl Files {
         Self { folder }
     }
 
+    /// The files of recordings, in a folder that may not be there yet.
+    pub(super) fn records(folder: PathBuf) -> Self {
+        Self { folder: Some(folder) }
+    }
+
+    /// Answers for one recording: a visible file of the folder itself, sent to be shown and never to be run as a page.
+    pub(super) fn get_record(&self, request: &Request, encoded_name: &str) -> Option<Response> {
+        let components = components(encoded_name)?;
+        let [name] = &components[..] else { return None };
+        let is_recording = [".mp4", ".webm"].iter().any(|ending| name.ends_with(ending));
+        if name.starts_with('.') || !is_recording {
+            return None;
+        }
+        let found = find_in_folder(self.folder.as_deref()?, &components)?;
+        let response = respond(request, found, name);
+        Some(response.with_additional_header("X-Content-Type-Options", "nosniff"))
+    }
+
     /// Answers for a path below a prefix, percent-encoded as it came; `None` when there is no such file. Outside of the
     /// folder, a folder itself and absent look the same.
     pub(super) fn get(&self, request: &Request, encoded_path: &str) -> Option<Response> {
@@ -70,6 +88,12 @@ impl Files {
         let name = components.last()?;
         Some(respond(request, found, name))
     }
+}
+
+/// What follows the folder of recordings in a path below a prefix; `None` for any other path.
+pub(super) fn record_name(encoded_path: &str) -> Option<&str> {
+    let (folder, name) = encoded_path.split_once('/')?;
+    folder.eq_ignore_ascii_case(RECORDS).then_some(name)
 }
 
 /// Splits a path into names that can stand in a folder; `None` for one that could mean anything else.

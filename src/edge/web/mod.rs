@@ -45,6 +45,7 @@ pub struct Site {
     rest: Rest,
     whip: Option<Arc<Whip>>,
     files: Files,
+    records: Option<Files>,
     statistics: Statistics,
     registry: Registry,
     metrics: Metrics,
@@ -64,13 +65,29 @@ impl Site {
     ) -> Self {
         let statistics = Statistics::new(registry.clone(), metrics.clone(), ports, clock);
         let files = Files::new(settings.web_dir);
-        Self { rest, whip: None, files, statistics, registry, metrics, open_ports: OnceLock::new() }
+        Self {
+            rest,
+            whip: None,
+            files,
+            records: None,
+            statistics,
+            registry,
+            metrics,
+            open_ports: OnceLock::new(),
+        }
     }
 
     /// Opens the door for publishing by WHIP as well.
     #[must_use]
     pub fn with_whip(mut self, whip: Arc<Whip>) -> Self {
         self.whip = Some(whip);
+        self
+    }
+
+    /// Serves complete recordings, and those that are being written, from this folder.
+    #[must_use]
+    pub fn with_records(mut self, folder: PathBuf) -> Self {
+        self.records = Some(Files::records(folder));
         self
     }
 
@@ -118,7 +135,10 @@ impl Site {
         if rest.is_empty() {
             return Some(to_start());
         }
-        self.files.get(request, rest)
+        match files::record_name(rest) {
+            Some(name) => self.records.as_ref()?.get_record(request, name),
+            None => self.files.get(request, rest),
+        }
     }
 }
 

@@ -26,6 +26,7 @@ use crate::edge::tls::Transport;
 use crate::hub::{EndReason, Notice, StreamStatus};
 use crate::proto::signal::message::{FromClient, Hidden, MessageError, ToClient};
 use crate::proto::signal::{Action, CloseReason, EndStatus, Event, Output, Session, SessionIds};
+use crate::services::record::{Completion, Recorded};
 
 /// Most events on their way from peers and pictures to one connection, where the settings would allow more. When it
 /// is full the client is too slow for what it asked for, and is closed.
@@ -316,11 +317,9 @@ impl<'a> Conversation<'a> {
     fn hear(&mut self) -> Result<(), Ending> {
         for _ in 0..EVENTS_MAX {
             let Ok(event) = self.events.try_recv() else { break };
+            let Some(event) = self.attend(event) else { continue };
             if let Event::Ended { media_session_id, .. } = &event {
                 // This event is its last act.
-                if let Some(publishing) = self.publications.remove(media_session_id) {
-                    publishing.join(self.service.settings.close_limit);
-                }
                 if let Some(playing) = self.players.remove(media_session_id) {
                     playing.join(self.service.settings.close_limit);
                 }
@@ -338,6 +337,51 @@ impl<'a> Conversation<'a> {
             return Err(Ending::ByUs(CloseCode::Policy, "too many events wait for this client".into()));
         }
         Ok(())
+    }
+
+    /// Does what an event means for a publication, before the session hears of it; `None`: it will hear of it later.
+    fn attend(&mut self, event: Event) -> Option<Event> {
+        match event {
+            Event::Up { ref media_session_id } => {
+                let publishing = self.publications.get(media_session_id);
+                let recordings = self.service.recordings.as_ref();
+                let name = recordings.zip(publishing).and_then(|(all, one)| all.name_of(one.stream()));
+                if let Some(name) = name {
+                    self.session.set_record_name(media_session_id, name);
+                }
+                Some(event)
+            }
+            Event::Ended { media_session_id, status, info } => {
+                let Some(publishing) = self.publications.remove(&media_session_id) else {
+                    return Some(Event::Ended { media_session_id, status, info });
+                };
+                let stream = publishing.stream().clone();
+                // This event is its last act.
+                publishing.join(self.service.settings.close_limit);
+                let (id, why, offer) = (media_session_id.clone(), info.clone(), self.offer.clone());
+                let recorded = move |Recorded { name, failure }| Event::Recorded {
+                    media_session_id: id,
+                    status,
+                    info: why,
+                    name,
+                    failure,
+                };
+                let later = recorded.clone();
+                let reply = Box::new(move |recorded| {
+                    // Full: the connection sees it by the count of refused events. Closed: the client is gone.
+                    let _ = offer.offer(later(recorded));
+                });
+                match self.service.recordings.as_ref().map(|all| all.when_complete(&stream, reply)) {
+                    // The client shows its file as soon as it hears of the end.
+                    Some(Completion::Later) => None,
+                    Some(Completion::Done(what)) => Some(recorded(what)),
+                    Some(Completion::NotRecorded) | None => {
+                        Some(Event::Ended { media_session_id, status, info })
+                    }
+                }
+            }
+            other => Some(other),
+        }
     }
 
     fn read(&mut self) -> Result<(), Ending> {

@@ -186,6 +186,19 @@ pub enum Event {
         /// Why, in the words of appendix B.
         info: String,
     },
+    /// A recorded publication is over, and its file is complete: stands for [`Event::Ended`].
+    Recorded {
+        /// Which.
+        media_session_id: MediaSessionId,
+        /// How.
+        status: EndStatus,
+        /// Why, in the words of appendix B.
+        info: String,
+        /// The (last) file's name.
+        name: String,
+        /// Why the recording ended before the publication; `None`: it did not.
+        failure: Option<String>,
+    },
     /// A picture, or why there is none.
     Snapshot {
         /// Of the request.

@@ -82,6 +82,8 @@ struct ClientStream {
     audio_codec: Option<String>,
     /// What the publisher of a played stream says of its microphone and camera.
     muted: [MutedState; 2],
+    /// The file that it is recorded to, and why no longer.
+    record: Option<(String, Option<String>)>,
 }
 
 #[derive(Debug)]
@@ -251,7 +253,8 @@ impl Session {
                         has_audio: Some(stream.audio_codec.is_some()),
                         video_codec: stream.video_codec.clone(),
                         audio_codec: stream.audio_codec.clone(),
-                        record: Some(false),
+                        record: Some(stream.record.is_some()),
+                        record_name: stream.record.as_ref().map(|(name, _)| name.clone()),
                         media_provider: Some("WebRTC"),
                         audio_state: is_player.then_some(stream.muted[0]),
                         video_state: is_player.then_some(stream.muted[1]),
@@ -274,6 +277,12 @@ impl Session {
             }
             Event::VideoRate { media_session_id, bps } => self.video_rate(&media_session_id, bps),
             Event::Ended { media_session_id, status, info } => self.ended(&media_session_id, status, &info),
+            Event::Recorded { media_session_id, status, info, name, failure } => {
+                if let Some(stream) = self.streams.get_mut(&media_session_id) {
+                    stream.record = Some((name, failure));
+                }
+                self.ended(&media_session_id, status, &info);
+            }
             Event::Snapshot { ticket, result } => {
                 if let Some(pending) = self.snapshots.remove(&ticket) {
                     self.answer_snapshot(pending, result);
@@ -283,6 +292,13 @@ impl Session {
                 let status = unavailable.is_none();
                 self.send(ToClient::AvailableStream([Availability { id, status, info: unavailable }]));
             }
+        }
+    }
+
+    /// A publication is recorded to a file of this name. To be told before [`Event::Up`], which clients hear of it with.
+    pub fn set_record_name(&mut self, media_session_id: &MediaSessionId, name: String) {
+        if let Some(stream) = self.streams.get_mut(media_session_id) {
+            stream.record = Some((name, None));
         }
     }
 
@@ -395,6 +411,7 @@ impl Session {
             video_codec: None,
             audio_codec: None,
             muted: [MutedState::default(); 2],
+            record: None,
         };
         self.streams.insert(media_session_id.clone(), stream);
     }
@@ -469,7 +486,16 @@ impl Session {
             (EndStatus::Orderly, Side::Publisher) => Status::Unpublished,
             (EndStatus::Orderly, Side::Player) => Status::Stopped,
         };
-        self.send_end(stream.side, media_session_id.as_str(), &stream.name, status, info);
+        let (record_name, record_info) = stream.record.unzip();
+        let status = StreamStatusEvent {
+            published: Some(stream.side == Side::Publisher),
+            info: Some(info.into()),
+            record_name,
+            record_info: record_info.flatten(),
+            media_provider: Some("WebRTC"),
+            ..StreamStatusEvent::new(media_session_id.as_str(), &stream.name, status)
+        };
+        self.send(ToClient::NotifyStreamStatusEvent([status]));
     }
 
     fn snapshot(&mut self, request: NamedRequest) {

@@ -15,6 +15,7 @@ mod hook;
 mod mp4_file;
 mod name;
 mod recorder;
+mod repair;
 mod sample;
 mod store;
 #[cfg(test)]
@@ -34,9 +35,9 @@ use self::hook::{Hook, Run};
 use self::name::NameFacts;
 pub use self::name::Naming;
 pub use self::recorder::RecordFailure;
-use self::recorder::{Plan, Recorder, finish_by_name};
+use self::recorder::{Plan, Recorder};
 use self::store::Store;
-use super::retention::{Keep, prune};
+use super::retention::Keep;
 use crate::base::clock::Clock;
 use crate::base::lock::{Mutex, rank};
 use crate::base::metrics::Metrics;
@@ -65,6 +66,30 @@ pub enum Rotation {
     After(Duration),
     /// At so many bytes, likewise.
     Bytes(u64),
+}
+
+impl Rotation {
+    /// Reads what an operator writes: seconds, or bytes with K, M or G (of 1024) after them. `None` for anything else.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let text = text.trim();
+        if text.is_empty() || text == "disabled" {
+            return Some(Self::Never);
+        }
+        let unit = text.chars().next_back()?;
+        let shift = match unit.to_ascii_uppercase() {
+            'K' => Some(10),
+            'M' => Some(20),
+            'G' => Some(30),
+            _ => None,
+        };
+        let digits = if shift.is_some() { text.get(..text.len() - 1)? } else { text };
+        let number = digits.parse::<u64>().ok().filter(|number| *number > 0)?;
+        Some(match shift {
+            Some(shift) => Self::Bytes(number.checked_mul(1 << shift)?),
+            None => Self::After(Duration::from_secs(number)),
+        })
+    }
 }
 
 /// What is recorded, where to and for how long.
@@ -272,7 +297,7 @@ impl Recordings {
         if known.is_some() || !self.0.wants(stream) {
             return known;
         }
-        match self.begin(stream, None, None) {
+        match self.begin(stream, false, None, None) {
             Ok(name) => Some(name),
             Err(error) => {
                 self.0.metrics.recordings_total.with_label_values(&["failed"]).inc();
@@ -304,7 +329,7 @@ impl Recordings {
         if let Some(before) = self.end_one(stream.epoch()) {
             before.join(self.0.settings.finish_limit);
         }
-        self.begin(stream, template, rotation).map(|_| ())
+        self.begin(stream, true, template, rotation).map(|_| ())
     }
 
     /// Ends the recording of a media session; returns when the file is complete, or after the limit of the settings.
@@ -361,6 +386,7 @@ impl Recordings {
     fn begin(
         &self,
         stream: &Arc<Stream>,
+        is_asked: bool,
         template: Option<String>,
         rotation: Option<Rotation>,
     ) -> Result<String, RecordError> {
@@ -404,7 +430,9 @@ impl Recordings {
         let stop = StopSource::new();
         let token = stop.token();
         // Here, not in the thread: what is pushed from now on is not missed.
-        let subscription = stream.subscribe(LIVE_WAITING_MAX, None);
+        // Only who was asked for by name holds a source that is pulled for those who watch it.
+        let join = if is_asked { Stream::subscribe } else { Stream::follow };
+        let subscription = join(stream, LIVE_WAITING_MAX, None);
         let epoch = stream.epoch();
         let guard = EndGuard { shared: shared.clone(), epoch };
         let thread =
@@ -556,68 +584,7 @@ impl Shared {
             (waiter.reply)(Recorded { name, failure: None });
         }
     }
-
-    fn prune(&self) {
-        let writing: Vec<String> =
-            self.state.lock().running.values().map(|running| running.name.clone()).collect();
-        let is_ours = |name: &str| {
-            (name.ends_with(".mp4") || name.ends_with(".webm")) && !writing.iter().any(|busy| busy == name)
-        };
-        match prune(&self.settings.dir, &self.settings.keep, self.clock.wall(), &is_ours) {
-            Ok(removed) => {
-                for name in removed {
-                    tracing::info!("recording {name} was removed: it is older than what is kept");
-                }
-            }
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-            Err(error) => tracing::warn!("old recordings cannot be removed: {error}"),
-        }
-    }
-
-    /// Finishes what a crash left.
-    fn repair(&self) {
-        // A folder that is not there holds nothing.
-        if !self.settings.dir.is_dir() {
-            return;
-        }
-        let left = Store::open(&self.settings.dir).and_then(|store| Ok((store.left_behind()?, store)));
-        let (left, store) = match left {
-            Ok(left) => left,
-            Err(error) => {
-                tracing::error!("{} cannot be looked through: {error}", self.settings.dir.display());
-                return;
-            }
-        };
-        for (mark, unfinished) in left {
-            let name = unfinished.name.clone();
-            match finish_by_name(&name, &unfinished.file) {
-                Ok(duration) => match store.complete(unfinished, None) {
-                    Ok(name) => {
-                        tracing::warn!(
-                            "{name} was left by a crash and is complete now: {:.1} s",
-                            duration.as_secs_f64()
-                        );
-                        self.metrics.recordings_total.with_label_values(&["repaired"]).inc();
-                        self.hook.run(Run { stream: mark.stream, path: store.path_of(&name) });
-                    }
-                    Err(error) => tracing::error!("{name}: {error}"),
-                },
-                Err(_)
-                    if unfinished.file.metadata().is_ok_and(|metadata| metadata.len() <= EMPTY_BYTES_MAX) =>
-                {
-                    tracing::warn!("{name} was left by a crash before anything was written, and is removed");
-                    if let Err(error) = store.discard(unfinished) {
-                        tracing::error!("{name}: {error}");
-                    }
-                }
-                Err(error) => tracing::error!("{name} was left by a crash and cannot be finished: {error}"),
-            }
-        }
-    }
 }
-
-/// A file of no more bytes has a head at most.
-const EMPTY_BYTES_MAX: u64 = 128 * 1024;
 
 /// 26 characters of 32, as the original's files have in their names.
 fn random_login() -> String {

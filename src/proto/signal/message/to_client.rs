@@ -144,6 +144,12 @@ pub struct StreamStatusEvent {
     /// Being recorded.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub record: Option<bool>,
+    /// Name of the file that it is recorded to, relative to the folder of recordings.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub record_name: Option<String>,
+    /// Why the recording ended before its stream; for pages that want to say so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub record_info: Option<String>,
     /// `WebRTC`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub media_provider: Option<&'static str>,
@@ -196,6 +202,8 @@ impl StreamStatusEvent {
             audio_codec: None,
             video_codec: None,
             record: None,
+            record_name: None,
+            record_info: None,
             media_provider: None,
             audio_state: None,
             video_state: None,
