@@ -116,7 +116,7 @@ impl<'a, R: ReadAt + ?Sized> TopBoxes<'a, R> {
     }
 
     /// The next box; it may reach beyond the end of the file.
-    pub(super) fn next(&mut self) -> Result<Option<BoxHead>, Mp4Error> {
+    pub(super) fn advance(&mut self) -> Result<Option<BoxHead>, Mp4Error> {
         let Some(found) = head_at(self.file, self.next, self.file_size)? else { return Ok(None) };
         self.seen += 1;
         if self.seen > TOP_BOXES_MAX {

@@ -141,7 +141,7 @@ impl Movie {
         let file_size = file.size()?;
         let mut boxes = TopBoxes::new(file, 0, file_size);
         let mut moov_at = None;
-        while let Some(found) = boxes.next()? {
+        while let Some(found) = boxes.advance()? {
             if found.offset == 0 && !is_first_kind(found.kind) {
                 return Err(format_error("it does not begin like one"));
             }
@@ -185,7 +185,7 @@ impl Movie {
         let file_size = file.size()?;
         let mut boxes = TopBoxes::new(file, self.end, file_size);
         let mut pending = None;
-        while let Some(found) = boxes.next()? {
+        while let Some(found) = boxes.advance()? {
             if found.end() > file_size {
                 break;
             }

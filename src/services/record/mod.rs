@@ -478,7 +478,9 @@ impl Recordings {
                 .collect()
         };
         let left = || deadline.saturating_duration_since(self.0.clock.now());
-        threads.into_iter().fold(true, |ended, thread| thread.join(left()) && ended)
+        // Each is waited for, whatever another one did.
+        let stuck = threads.into_iter().map(|thread| thread.join(left())).filter(|ended| !ended).count();
+        stuck == 0
     }
 
     fn watch(&self, stop: &StopToken, rung: &Receiver<()>) {

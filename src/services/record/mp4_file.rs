@@ -137,7 +137,7 @@ impl Mp4File {
         }
         let Some(track) = &mut self.video else { return Err(WriteError::NewFile) };
         track.entry = entry;
-        let sets = sample.key.then(|| parameter_sets(&sample.params)).unwrap_or_default();
+        let sets = if sample.key { parameter_sets(&sample.params) } else { Bytes::new() };
         let size =
             u32::try_from(sample.data.len() + sets.len()).map_err(|_| Mp4Error::TooLarge("picture"))?;
         track.push(sample.dts, sample.duration, size, composition, sample.key);
