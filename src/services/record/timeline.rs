@@ -243,6 +243,7 @@ mod tests {
             key: true,
             disposable: false,
             bidirectional: false,
+            hidden: false,
             params: Arc::new(params),
             data: Bytes::from_static(b"x"),
         }
