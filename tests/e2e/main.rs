@@ -9,6 +9,7 @@ mod process;
 mod publish;
 mod pull;
 mod rest;
+mod rtmp;
 mod signalling;
 mod stills;
 mod terminate;

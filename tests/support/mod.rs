@@ -8,6 +8,7 @@ pub mod process;
 pub mod publishers;
 pub mod relay;
 pub mod rest;
+pub mod rtmp;
 pub mod server;
 pub mod site;
 pub mod ws_client;

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::time::SystemTime;
 
-use crossbeam_channel::TryRecvError;
+use crossbeam_channel::{Receiver, TryRecvError};
 
 use crate::base::id::{MediaSessionId, StreamName, random_id};
 use crate::base::metrics::Metrics;
@@ -53,6 +53,9 @@ pub(super) struct Start<'a> {
 pub(super) struct Publishing {
     /// There until it is dropped.
     pub(super) publisher: Option<Publisher>,
+    /// Where the ring of its bell lies. There is nobody to ask for keyframes: the ring only wakes this thread, which then
+    /// looks whether it has to end.
+    rung: Receiver<()>,
     reason: EndReason,
     metrics: Metrics,
 }
@@ -71,15 +74,15 @@ impl Publishing {
             custom: start.request.custom,
             ..Publication::new(name, media_session()?, SourceProtocol::Rtmp, start.created)
         };
-        // The bell has nobody to ask for keyframes: it wakes this thread when somebody ends the publication, and the
-        // thread looks for that, not for the ring.
-        let (bell, _) = Bell::without_keyframes(Some(start.waker));
+        let (bell, rung) = Bell::without_keyframes(Some(start.waker));
         let publisher = start.registry.publish(publication, Some(bell)).map_err(|error| error.to_string())?;
         publisher.set_publishing();
-        Ok(Self { publisher: Some(publisher), reason: EndReason::Internal, metrics: start.metrics.clone() })
+        let metrics = start.metrics.clone();
+        Ok(Self { publisher: Some(publisher), rung, reason: EndReason::Internal, metrics })
     }
 
     pub(super) fn asked_to_end(&self) -> Option<EndReason> {
+        let _ = self.rung.try_recv();
         self.publisher.as_ref()?.asked_to_end()
     }
 }
