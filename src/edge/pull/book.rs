@@ -248,7 +248,12 @@ impl Book {
         }
         let since = *pull.idle_since.get_or_insert(now);
         let since = asked.map_or(since, |asked| asked.max(since));
-        now.saturating_duration_since(since) >= idle
+        let is_idle = now.saturating_duration_since(since) >= idle;
+        if is_idle {
+            // Whoever comes from now on waits for the next stream: this one is let go.
+            pull.stream = None;
+        }
+        is_idle
     }
 
     /// Decides what follows an attempt. `random` is from 0 to 1.
@@ -366,3 +371,7 @@ fn rest(pull: &mut Pull, now: Instant, random: f64) -> Next {
     pull.phase = Phase::Resting(until);
     Next::Rest(until)
 }
+
+#[cfg(test)]
+#[path = "book_tests.rs"]
+mod tests;
