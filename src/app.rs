@@ -273,7 +273,8 @@ impl App {
             rtc.clone(),
             self.metrics.clone(),
             self.clock.clone(),
-        );
+        )
+        .with_pulls(pulls.clone());
         let recordings = self.recordings.as_ref().map(RecordService::handle);
         let ws = match &recordings {
             Some(recordings) => ws.with_recordings(recordings.clone()),

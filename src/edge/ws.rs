@@ -6,6 +6,7 @@
 mod conversation;
 mod handshake;
 mod presence;
+mod pulled;
 
 use std::io;
 use std::net::SocketAddr;
@@ -15,6 +16,7 @@ use std::time::Duration;
 use self::conversation::Conversation;
 use self::presence::Connected;
 use super::accept::{AcceptSettings, Acceptor, Connection, Connections};
+use super::pull::Pulls;
 use super::rtc::RtcService;
 use super::tls::{ServerConfig, Timed, Transport};
 use crate::base::clock::Clock;
@@ -77,6 +79,7 @@ pub struct WsService {
     take_snapshot: TakeSnapshot,
     rtc: RtcService,
     recordings: Option<Recordings>,
+    pulls: Option<Pulls>,
     connected: Connected,
     metrics: Metrics,
     clock: Clock,
@@ -100,6 +103,7 @@ impl WsService {
             take_snapshot,
             rtc,
             recordings: None,
+            pulls: None,
             connected,
             metrics,
             clock,
@@ -110,6 +114,12 @@ impl WsService {
     #[must_use]
     pub fn with_recordings(self, recordings: Recordings) -> Self {
         Self { recordings: Some(recordings), ..self }
+    }
+
+    /// Also plays sources, which are pulled for those who watch them.
+    #[must_use]
+    pub fn with_pulls(self, pulls: Pulls) -> Self {
+        Self { pulls: Some(pulls), ..self }
     }
 
     /// Opens a port, with TLS when there is a configuration for it. `name` is `ws` or `wss`.

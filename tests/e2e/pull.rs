@@ -1,9 +1,11 @@
 //! Pulled sources: real cameras (GStreamer's RTSP server) and servers, for viewers and by REST.
 
+use std::sync::mpsc::sync_channel;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use stillcast::base::clock::Clock;
+use stillcast::base::threads::{STACK_PROTOCOL_BYTES, spawn};
 
 use crate::support::camera::{Camera, card_clip};
 use crate::support::rest::{HttpClient, HttpResponse};
@@ -209,10 +211,12 @@ fn a_pull_at_rest_and_one_on_its_way_do_not_hold_up_a_stop() {
     let mut client = rest(&server);
     assert_eq!(call(&mut client, "rtsp/startup", &json!({"uri": camera.uri})).status, 200);
     let uri = format!("rtsp://127.0.0.1:{}/x", silent.local_addr().unwrap().port());
-    let waiting = std::thread::spawn(move || {
+    let (answer, answered) = sync_channel(1);
+    let waiting = move || {
         let response = call(&mut HttpClient::connect(address), "rtsp/startup", &json!({"uri": uri}));
-        (response.status, message(&response))
-    });
+        answer.send((response.status, message(&response))).unwrap();
+    };
+    let _waiting = spawn("test-startup", STACK_PROTOCOL_BYTES, waiting).unwrap();
     let (_connection, _) = silent.accept().unwrap();
     camera.kill();
     until("the end", || server.app().registry().is_empty());
@@ -220,5 +224,5 @@ fn a_pull_at_rest_and_one_on_its_way_do_not_hold_up_a_stop() {
     let begun: Instant = clock.now();
     assert_eq!(server.stop(), Vec::<String>::new());
     assert!(clock.now() - begun < Duration::from_secs(3), "{:?}", clock.now() - begun);
-    assert_eq!(waiting.join().unwrap(), (500, "Requested stream shutdown".to_owned()));
+    assert_eq!(answered.recv_timeout(PATIENCE).unwrap(), (500, "Requested stream shutdown".to_owned()));
 }

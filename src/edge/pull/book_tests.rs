@@ -1,6 +1,6 @@
 //! What the book decides, by a clock that is moved by hand.
 
-use crossbeam_channel::{Receiver, unbounded};
+use crossbeam_channel::{Receiver, bounded};
 
 use super::*;
 use crate::base::clock::Clock;
@@ -21,7 +21,7 @@ struct Desk {
 type Told = Receiver<Result<Arc<Stream>, PullError>>;
 
 fn told() -> (Ready, Told) {
-    let (sender, receiver) = unbounded();
+    let (sender, receiver) = bounded(2);
     (Box::new(move |result| sender.send(result).unwrap()), receiver)
 }
 

@@ -17,6 +17,7 @@ use tungstenite::{Message, WebSocket};
 
 use super::WsService;
 use super::presence::Presence;
+use super::pulled::Pulled;
 use crate::base::id::{MediaSessionId, random_id};
 use crate::base::queue::{Offer, queue};
 use crate::base::stop::StopToken;
@@ -25,7 +26,7 @@ use crate::edge::rtc::{Playing, Publishing};
 use crate::edge::tls::Transport;
 use crate::hub::{EndReason, Notice, StreamStatus};
 use crate::proto::signal::message::{FromClient, Hidden, MessageError, ToClient};
-use crate::proto::signal::{Action, CloseReason, EndStatus, Event, Output, Session, SessionIds};
+use crate::proto::signal::{Action, CloseReason, EndStatus, Event, Output, Session, SessionIds, StartPlay};
 use crate::services::record::{Completion, Recorded};
 
 /// Most events on their way from peers and pictures to one connection, where the settings would allow more. When it
@@ -83,6 +84,8 @@ pub(super) struct Conversation<'a> {
     events: Receiver<Event>,
     publications: HashMap<MediaSessionId, Publishing>,
     players: HashMap<MediaSessionId, Playing>,
+    /// Those of them whose stream is pulled for them.
+    pulled: Pulled,
     outbox: VecDeque<ToClient>,
     /// What is left of the message that is being sent, and whether its first frame is out.
     sending: Option<(Bytes, bool)>,
@@ -109,6 +112,7 @@ impl<'a> Conversation<'a> {
         let events_max =
             signal.streams_max.saturating_mul(8).saturating_add(signal.snapshots_max).saturating_mul(2);
         let (offer, events) = queue(events_max.min(EVENTS_MAX), Some(waiter.waker()));
+        let pulled = Pulled::new(service.pulls.clone(), signal.streams_max, waiter.waker());
         let presence = service.connected.enter(session.session_id(), waiter.waker());
         Self {
             service,
@@ -121,6 +125,7 @@ impl<'a> Conversation<'a> {
             events,
             publications: HashMap::new(),
             players: HashMap::new(),
+            pulled,
             outbox: VecDeque::new(),
             sending: None,
             unflushed: false,
@@ -228,23 +233,21 @@ impl<'a> Conversation<'a> {
                 // It ended by itself, and its event is on the way.
                 None => tracing::debug!("{media_session_id} is over already"),
             },
-            Action::StartPlay(request) => match self.service.rtc.play(
-                &request,
-                self.session.app_key(),
-                self.session.session_id(),
-                self.offer.clone(),
-                self.stop.clone(),
-            ) {
-                Ok((playing, told)) => {
-                    self.players.insert(request.media_session_id, playing);
-                    told.into_iter().for_each(|event| self.session.handle_event(event));
-                }
-                Err(refused) => {
-                    self.session.handle_event(failed(request.media_session_id, refused.to_string()));
+            Action::StartPlay(request) => match self.pulled.watch(request) {
+                Ok(Some(request)) => self.play(&request),
+                // It goes on when the source is there.
+                Ok(None) => {}
+                Err((request, error)) => {
+                    self.session.handle_event(failed(request.media_session_id, error.to_string()));
                 }
             },
             Action::StopPlay { media_session_id } => match self.players.get(&media_session_id) {
                 Some(playing) => playing.stop(EndReason::ByUser.into()),
+                None if self.pulled.leave(&media_session_id) => self.session.handle_event(Event::Ended {
+                    media_session_id,
+                    status: EndStatus::Orderly,
+                    info: EndReason::ByUser.to_string(),
+                }),
                 // It ended by itself, and its event is on the way.
                 None => tracing::debug!("{media_session_id} is over already"),
             },
@@ -293,6 +296,22 @@ impl<'a> Conversation<'a> {
         Ok(())
     }
 
+    /// Begins to send a stream to this client.
+    fn play(&mut self, request: &StartPlay) {
+        let media_session_id = request.media_session_id.clone();
+        let (app_key, session_id) = (self.session.app_key(), self.session.session_id());
+        match self.service.rtc.play(request, app_key, session_id, self.offer.clone(), self.stop.clone()) {
+            Ok((playing, told)) => {
+                self.players.insert(media_session_id, playing);
+                told.into_iter().for_each(|event| self.session.handle_event(event));
+            }
+            Err(refused) => {
+                self.pulled.leave(&media_session_id);
+                self.session.handle_event(failed(media_session_id, refused.to_string()));
+            }
+        }
+    }
+
     /// A name that looks taken may be that of a client which is gone, though its thread has not seen it yet.
     fn wait_for_owner(&self, name: &str) {
         let Some(stream) = self.service.registry.find(name) else { return };
@@ -315,6 +334,15 @@ impl<'a> Conversation<'a> {
 
     /// Takes in what came from peers and pictures.
     fn hear(&mut self) -> Result<(), Ending> {
+        while let Some(told) = self.pulled.next() {
+            match told {
+                Ok(request) => self.play(&request),
+                Err((media_session_id, error)) => {
+                    self.session.handle_event(failed(media_session_id, error.to_string()));
+                }
+            }
+            self.drain()?;
+        }
         for _ in 0..EVENTS_MAX {
             let Ok(event) = self.events.try_recv() else { break };
             let Some(event) = self.attend(event) else { continue };
@@ -323,6 +351,7 @@ impl<'a> Conversation<'a> {
                 if let Some(playing) = self.players.remove(media_session_id) {
                     playing.join(self.service.settings.close_limit);
                 }
+                self.pulled.leave(media_session_id);
             }
             let is_dispensable = matches!(event, Event::Data { .. } | Event::VideoRate { .. });
             if is_dispensable && self.outbox.len() >= OUTBOX_PAUSE {

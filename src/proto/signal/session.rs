@@ -14,7 +14,7 @@ use super::message::{
     MessageError, MutedState, NamedRequest, SendStreamEvent, SharedText, Status, StreamEvent,
     StreamEventKind, StreamRequest, StreamStatusEvent, ToClient,
 };
-use crate::base::id::{MediaSessionId, StreamName};
+use crate::base::id::{MediaSessionId, StreamName, without_password};
 
 /// Limits and deadlines of a session.
 #[derive(Clone, Debug)]
@@ -407,7 +407,7 @@ impl Session {
         let stream = ClientStream {
             side,
             step: Step::Negotiating,
-            name: name.to_owned(),
+            name: without_password(name).into_owned(),
             video_codec: None,
             audio_codec: None,
             muted: [MutedState::default(); 2],
@@ -444,7 +444,8 @@ impl Session {
 
     /// Every request gets an answer under the id that it named, an id that is in use included: its first stream goes on.
     fn refuse(&mut self, side: Side, request: &StreamRequest, info: &str) {
-        self.send_end(side, &request.media_session_id, &request.name, Status::Failed, info);
+        let name = without_password(&request.name);
+        self.send_end(side, &request.media_session_id, &name, Status::Failed, info);
     }
 
     fn send_end(&mut self, side: Side, media_session_id: &str, name: &str, status: Status, info: &str) {
@@ -521,6 +522,7 @@ impl Session {
     /// Both generations of clients understand one of the two frames (section 4.2).
     fn answer_snapshot(&mut self, pending: PendingSnapshot, result: Result<SharedText, String>) {
         let PendingSnapshot { media_session_id, name, of_stream } = pending;
+        let name = without_password(&name);
         let is_stream = self.is_stream(&media_session_id);
         if of_stream && !is_stream {
             // Its terminal status is out, which is the last frame of its id.
