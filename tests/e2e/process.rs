@@ -116,9 +116,15 @@ fn a_busy_port_is_told_by_its_key() {
     let port = taken.local_addr().unwrap().port();
     let folder = tempfile::tempdir().unwrap();
     let mut arguments = vec!["--set".to_owned(), format!("http.port={port}")];
-    for setting in
-        ["ip_local=127.0.0.1", "ws.port=0", "wss.port=", "https.port=", "legacy_https.port=", "rtmp.port=", "rtsp.port="]
-    {
+    for setting in [
+        "ip_local=127.0.0.1",
+        "ws.port=0",
+        "wss.port=",
+        "https.port=",
+        "legacy_https.port=",
+        "rtmp.port=",
+        "rtsp.port=",
+    ] {
         arguments.extend(["--set".to_owned(), setting.to_owned()]);
     }
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();

@@ -62,7 +62,7 @@ impl Played {
                 Output::Send(bytes) => {
                     let mut reader = Reader::new();
                     reader.push(&bytes);
-                    match reader.next().unwrap() {
+                    match reader.incoming().unwrap() {
                         Some(Incoming::Request(request)) => {
                             self.requests += 1;
                             self.request = Some(request);
