@@ -289,7 +289,8 @@ impl App {
             self.metrics.clone(),
             self.clock.clone(),
         )
-        .with_pulls(pulls);
+        .with_pulls(pulls)
+        .with_connections(ws.connected());
         if let Some(recordings) = &recordings {
             rest = rest.with_recordings(recordings.clone());
         }

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use self::conversation::Conversation;
-use self::presence::Connected;
+pub use self::presence::{Connected, DoesNotKeepUp};
 use super::accept::{AcceptSettings, Acceptor, Connection, Connections};
 use super::pull::Pulls;
 use super::rtc::RtcService;
@@ -120,6 +120,12 @@ impl WsService {
     #[must_use]
     pub fn with_pulls(self, pulls: Pulls) -> Self {
         Self { pulls: Some(pulls), ..self }
+    }
+
+    /// The connections, for operators.
+    #[must_use]
+    pub fn connected(&self) -> Connected {
+        self.connected.clone()
     }
 
     /// Opens a port, with TLS when there is a configuration for it. `name` is `ws` or `wss`.

@@ -4,6 +4,7 @@
 #[allow(dead_code, unreachable_pub, reason = "a set of tools for all topics, of which each takes some")]
 mod support;
 
+mod connections;
 mod pictures;
 mod process;
 mod publish;

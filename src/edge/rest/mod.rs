@@ -4,6 +4,7 @@
 //! What the answers are made of belongs to the hub and to the services; pages and statistics to [`super::web`].
 
 pub mod access;
+mod connections;
 pub mod error;
 mod events;
 mod list;
@@ -19,7 +20,7 @@ use std::io::Read as _;
 
 use rouille::{Request, Response};
 use serde::de::DeserializeOwned;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use self::access::{CorsSettings, Credentials};
 use self::error::ApiError;
@@ -28,6 +29,7 @@ use crate::base::clock::Clock;
 use crate::base::metrics::Metrics;
 use crate::edge::http::RequestError;
 use crate::edge::pull::Pulls;
+use crate::edge::ws::Connected;
 use crate::hub::Registry;
 use crate::services::record::Recordings;
 use crate::services::snapshot::Snapshots;
@@ -54,6 +56,7 @@ pub struct Rest {
     snapshots: Snapshots,
     metrics: Metrics,
     clock: Clock,
+    connected: Connected,
     pulls: Option<Pulls>,
     recordings: Option<Recordings>,
 }
@@ -68,7 +71,16 @@ impl Rest {
         metrics: Metrics,
         clock: Clock,
     ) -> Self {
-        Self { settings, registry, snapshots, metrics, clock, pulls: None, recordings: None }
+        Self {
+            settings,
+            registry,
+            snapshots,
+            metrics,
+            clock,
+            connected: Connected::default(),
+            pulls: None,
+            recordings: None,
+        }
     }
 
     /// Also answers the calls about pulled sources.
@@ -81,6 +93,12 @@ impl Rest {
     #[must_use]
     pub fn with_recordings(self, recordings: Recordings) -> Self {
         Self { recordings: Some(recordings), ..self }
+    }
+
+    /// Also answers the calls about connections.
+    #[must_use]
+    pub fn with_connections(self, connected: Connected) -> Self {
+        Self { connected, ..self }
     }
 
     /// Whether [`Rest::handle`] answers requests for this path.
@@ -111,10 +129,20 @@ impl Rest {
                 "stream/list" => Ok(list::list(&self.registry, self.clock.wall())),
                 "stream/find_all" => self.find(&Query::default()),
                 // HEAD asks what would be said, and must not do it (RFC 9110 section 9.3.2).
-                "stream/terminate" | "stream/event/send" if request.method() == "HEAD" => {
+                "stream/terminate" | "stream/event/send" | "connection/terminate" | "data/send"
+                    if request.method() == "HEAD" =>
+                {
                     Err(ApiError::method_not_allowed("GET, POST, OPTIONS"))
                 }
-                "stream/event/send" => events::send(&self.registry, read_json(request)?).map(|()| done()),
+                "connection/find" => self.find_connections(&read_json(request)?),
+                "connection/find_all" => self.find_connections(&Map::new()),
+                "connection/terminate" => {
+                    connections::terminate(&self.connected, &read_json(request)?).map(|()| done())
+                }
+                "data/send" => connections::send(&self.connected, read_json(request)?).map(|()| done()),
+                "stream/event/send" => {
+                    events::send(&self.registry, &self.connected, read_json(request)?).map(|()| done())
+                }
                 "stream/terminate" => self.terminate(&read_json(request)?),
                 call if recorder::serves(call) => self.recorded(call, request),
                 call => self.pulled(call, request),
@@ -193,6 +221,10 @@ impl Rest {
             "pull/rtmp/terminate" => pulls::terminate_rtmp(pulls, &read_json(request)?),
             _ => Err(no_such_call()),
         }
+    }
+
+    fn find_connections(&self, query: &Map<String, Value>) -> Result<Response, ApiError> {
+        connections::find(&self.connected, &self.settings.node_id, query).map(|found| Response::json(&found))
     }
 
     fn terminate(&self, query: &Query) -> Result<Response, ApiError> {

@@ -51,7 +51,7 @@ const KEYS: &str = "nodeId appKey sessionId mediaSessionId name published hasVid
                     codecImpl transport cvoExtension createDate mediaType mediaProvider";
 
 /// A value that can be compared; `None` for what holds others, and for nothing.
-fn plain(value: &Value) -> Option<String> {
+pub(super) fn plain(value: &Value) -> Option<String> {
     match value {
         Value::String(text) => Some(text.clone()),
         Value::Number(number) => Some(number.to_string()),

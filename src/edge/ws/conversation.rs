@@ -152,6 +152,8 @@ impl<'a> Conversation<'a> {
     /// One round: say what there is to say, sleep, take in what came.
     fn turn(&mut self) -> Result<(), Ending> {
         let session_deadline = self.drain()?;
+        // Before the client hears that it is connected.
+        self.presence.introduce(self.session.client());
         self.write()?;
         let paused = self.outbox.len() >= OUTBOX_PAUSE;
         let now = self.now();
@@ -161,7 +163,16 @@ impl<'a> Conversation<'a> {
             return Err(Ending::Gone("client does not read".into()));
         }
         let is_asked = self.presence.hear();
-        let deadline = if (self.more || is_asked) && !paused {
+        if self.presence.is_to_end() {
+            return Err(Ending::ByUs(CloseCode::Policy, "terminated by an operator".into()));
+        }
+        let waited = self.outbox.len();
+        if !paused {
+            self.outbox.extend(self.presence.words());
+        }
+        let has_words = self.outbox.len() > waited;
+        // What was just heard for the client is sent at the next round's beginning.
+        let deadline = if (self.more || is_asked || has_words) && !paused {
             Some(now)
         } else {
             session_deadline.into_iter().chain(write_deadline).min()

@@ -3,10 +3,14 @@
 //! The order of frames that clients depend on is decided here and nowhere else: the terminal status is the last frame of its media
 //! session; a snapshot's failure event comes before its `FAILED`; nobody's active stream is ever told `FAILED` for a snapshot.
 
+mod client;
 mod player;
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+use serde_json::{Map, Value};
 
 use super::action::{Action, CloseReason, EndStatus, Event, StartPlay, StartPublish};
 use super::message::{
@@ -112,6 +116,8 @@ pub struct Session {
     ids: SessionIds,
     phase: Phase,
     app_key: String,
+    /// What others may know of the client's `connection` message.
+    client: Option<Arc<Map<String, Value>>>,
     streams: BTreeMap<MediaSessionId, ClientStream>,
     snapshots: BTreeMap<u64, PendingSnapshot>,
     next_ticket: u64,
@@ -129,6 +135,7 @@ impl Session {
             ids,
             phase,
             app_key: String::new(),
+            client: None,
             streams: BTreeMap::new(),
             snapshots: BTreeMap::new(),
             next_ticket: 0,
@@ -147,6 +154,13 @@ impl Session {
     #[must_use]
     pub fn session_id(&self) -> &str {
         &self.ids.session_id
+    }
+
+    /// What the client told of itself, with `sessionId` and `status`, as an operator sees it (section 9.4): without its
+    /// token and without what it told of other accounts. `None` before its `connection` message.
+    #[must_use]
+    pub fn client(&self) -> Option<&Arc<Map<String, Value>>> {
+        self.client.as_ref()
     }
 
     /// The next thing to do or send.
@@ -351,6 +365,7 @@ impl Session {
         for name in NEVER_ECHOED {
             fields.remove(name);
         }
+        self.client = Some(Arc::new(client::shown(&fields, &self.ids.session_id)));
         fields.insert("authToken".into(), self.ids.auth_token.0.clone().into());
         fields.insert("sessionId".into(), self.ids.session_id.clone().into());
         fields.insert("status".into(), "ESTABLISHED".into());

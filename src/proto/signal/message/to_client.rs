@@ -35,6 +35,9 @@ pub enum ToClient {
     /// The fate of `sendData`.
     #[serde(rename = "DataStatusEvent")]
     DataStatusEvent([DataStatus; 1]),
+    /// Data for the page, from an operator or a backend application (section 9.4).
+    #[serde(rename = "OnDataEvent")]
+    OnDataEvent([DataEvent; 1]),
     /// Answers `sessionDebug`.
     NotifySessionDebugEvent([DebugStatus; 1]),
 }
@@ -62,6 +65,7 @@ impl ToClient {
             Self::OutboundVideoRate(_) => "outboundVideoRate",
             Self::Fail(_) => "fail",
             Self::DataStatusEvent(_) => "DataStatusEvent",
+            Self::OnDataEvent(_) => "OnDataEvent",
             Self::NotifySessionDebugEvent(_) => "notifySessionDebugEvent",
         }
     }
@@ -309,6 +313,17 @@ pub struct Failure {
     pub status: Status,
     /// Why.
     pub info: String,
+}
+
+/// Argument of `OnDataEvent`.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DataEvent {
+    /// The sender's key, where it gave one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub operation_id: Option<String>,
+    /// Any JSON.
+    pub payload: Value,
 }
 
 /// Argument of `DataStatusEvent`.
