@@ -8,6 +8,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use crate::base::clock::Clock;
+use crate::base::metrics::Metrics;
 use crate::conf::written;
 use crate::edge::http::body::BodyCollector;
 use crate::edge::http::{HttpSettings, head};
@@ -17,9 +18,11 @@ use crate::media::h264::undelayed::undelayed;
 use crate::media::h264::{framing, slice::SliceStart};
 use crate::media::time::Timestamp;
 use crate::media::track::AudioCodec;
+use crate::media::vp8::{FrameHeader, FrameUnits};
 use crate::proto::dtls::record;
 use crate::proto::rtp::depack::{Depacketized, VideoDepacketizer};
 use crate::proto::rtp::depack_h264::H264Depacketizer;
+use crate::proto::rtp::depack_vp8::Vp8Depacketizer;
 use crate::proto::rtp::header::RtpPacket;
 use crate::proto::rtp::jitter::{Inserted, JitterBuffer};
 use crate::proto::rtp::receiver::{
@@ -30,9 +33,13 @@ use crate::proto::rtp::{pack_h264, rtcp};
 use crate::proto::sdp::offer::Offer;
 use crate::proto::signal::message::FromClient;
 use crate::proto::stun::Binding;
+use crate::services::decode::{DecodeError, StreamDecoder};
 
 /// Most pixels of a picture in fuzzing: the default of the configuration.
 const PIXELS_MAX: u64 = 8192 * 4352;
+
+/// The same where pictures are decoded: small ones, so that much is tried.
+const VP8_PIXELS_MAX: u64 = 320 * 240;
 
 /// A target: its name, which is also the folder of its corpus, and what it does with the bytes.
 pub type Target = (&'static str, fn(&[u8]));
@@ -41,6 +48,7 @@ pub type Target = (&'static str, fn(&[u8]));
 pub const TARGETS: &[Target] = &[
     ("avcc", avcc),
     ("depack_h264", depack_h264),
+    ("depack_vp8", depack_vp8),
     ("dtls_records", dtls_records),
     ("h264_units", h264_units),
     ("http_body", http_body),
@@ -55,6 +63,7 @@ pub const TARGETS: &[Target] = &[
     ("signal_message", signal_message),
     ("sps", sps),
     ("stun", stun),
+    ("vp8_frame", vp8_frame),
 ];
 
 /// AVCC and Annex B framing: what comes out of one form is found again in the other.
@@ -92,6 +101,35 @@ pub fn depack_h264(data: &[u8]) {
                 Depacketized::Unit(unit) => {
                     assert!(unit.key || !waits, "a unit without what it refers to");
                     assert!(framing::avcc_units(&unit.data).all(|nal| nal.is_ok()));
+                    waits = false;
+                }
+            }
+        }
+    }
+}
+
+/// The same for VP8.
+pub fn depack_vp8(data: &[u8]) {
+    let mut depacketizer = Vp8Depacketizer::new(PIXELS_MAX);
+    let (now, mut out) = (Clock::manual().now(), VecDeque::new());
+    let (mut rest, mut timestamp, mut waits) = (data, 0_u32, true);
+    while let Some((&head, after)) = rest.split_first() {
+        let (payload, after) = after.split_at(usize::from(head & 0x1F).min(after.len()));
+        rest = after;
+        if head & 0x20 != 0 {
+            depacketizer.mark_lost(&mut out);
+        }
+        timestamp = timestamp.wrapping_add(u32::from(head & 0x40) << 6);
+        let bytes = pack_h264::packet(96, head & 0x80 != 0, 0, timestamp, 1, payload);
+        let packet = RtpPacket::parse(&bytes).expect("a packet of ours");
+        depacketizer.push(&packet, now, None, &mut out);
+        for output in out.drain(..) {
+            match output {
+                Depacketized::Gap => waits = true,
+                Depacketized::Unit(unit) => {
+                    assert!(unit.key || !waits, "a unit without what it refers to");
+                    let header = FrameHeader::parse(&unit.data).expect("only good frames");
+                    assert_eq!((header.key.is_some(), header.shown), (unit.key, !unit.hidden));
                     waits = false;
                 }
             }
@@ -298,5 +336,28 @@ pub fn stun(data: &[u8]) {
     if let Ok(mut binding) = Binding::parse(data) {
         let _ = binding.has_integrity_of("a password of 22 chars");
         let _ = binding.error(400, None);
+    }
+}
+
+/// Frames of VP8, each after two bytes with its length: what their headers say holds, and the decoder takes them or not.
+pub fn vp8_frame(data: &[u8]) {
+    let (mut units, mut decoder) = (FrameUnits::new(VP8_PIXELS_MAX), None);
+    let (mut rest, mut seq) = (data, 0);
+    while let Some((length, after)) = rest.split_first_chunk::<2>() {
+        let (frame, after) = after.split_at(usize::from(u16::from_be_bytes(*length)).min(after.len()));
+        rest = after;
+        let Ok(mut unit) = units.unit(frame, Clock::manual().now(), Timestamp::video(0)) else { continue };
+        assert!(u64::from(unit.params.width) * u64::from(unit.params.height) <= VP8_PIXELS_MAX);
+        unit.seq = seq;
+        seq += 1;
+        let decoder = decoder.get_or_insert_with(|| StreamDecoder::new(VP8_PIXELS_MAX, Metrics::new()));
+        match decoder.step(&unit, true) {
+            Ok(picture) => {
+                let picture = picture.expect("what is wanted is given");
+                assert_eq!(picture.y.len() as u32, unit.params.width * unit.params.height);
+            }
+            Err(DecodeError::Corrupt { why, .. }) => assert_ne!(why, "the decoder gave up"),
+            Err(_) => {}
+        }
     }
 }

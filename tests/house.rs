@@ -104,7 +104,7 @@ const FLOORS: &[(&str, &[&str])] = &[
     ("hub", &["base", "media", "hub"]),
     ("services", &["base", "media", "hub", "services"]),
     ("edge", &["base", "media", "hub", "proto", "services", "edge"]),
-    ("fuzz", &["base", "media", "proto", "conf", "edge"]),
+    ("fuzz", &["base", "media", "proto", "conf", "edge", "services"]),
     ("app", &["base", "conf", "media", "hub", "proto", "services", "edge", "app"]),
     ("banner", &["base", "conf", "services", "edge::web", "app"]),
     ("cli", &["base", "conf", "app", "banner", "cli"]),
