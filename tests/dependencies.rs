@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use rtp::codecs::h264::H264Packet;
+use rtp::codecs::vp8::Vp8Packet;
 use rtp::packetizer::Depacketizer as _;
 use webrtc_srtp::context::Context;
 use webrtc_srtp::protection_profile::ProtectionProfile;
@@ -42,6 +43,19 @@ fn the_h264_depacketizer_of_rtp_joins_fragments_across_a_loss_and_keeps_them_wit
     }
     let nal_unit = depacketizer.depacketize(&Bytes::from_static(&[FU_A_INDICATOR, FU_END, 3, 3])).unwrap();
     assert!(nal_unit.len() > 20_000_000 - 40_000, "20 MB of fragments without a start were kept");
+}
+
+#[test]
+fn the_vp8_depacketizer_of_rtp_refuses_short_payloads_and_reads_a_picture_id_that_is_not_there() {
+    // A descriptor of one byte and two bytes of a frame: the tail of any frame may be as short.
+    assert!(Vp8Packet::default().depacketize(&Bytes::from_static(&[0x00, 1, 2])).is_err());
+
+    let mut depacketizer = Vp8Packet::default();
+    depacketizer.depacketize(&Bytes::from_static(&[0x90, 0x80, 0x85, 0x01, 9, 9])).unwrap();
+    assert_eq!(depacketizer.picture_id, 0x0501);
+    // The same of the next packet without X: flags of the one before are still there.
+    let frame = depacketizer.depacketize(&Bytes::from_static(&[0x10, 1, 2, 3])).unwrap();
+    assert_eq!(frame[..], [2, 3], "the first byte of the frame was taken for a picture identifier");
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Measures snapshots in process: floors alone, then the service over the same pictures, in one run and one table.
 //!
-//! `cargo run --release --example bench-snapshot -- FILE.h264 …` with H.264 files as Annex B, one after the other
-//! (`tools/make-media` makes some). Each file is measured for itself: its distance of keyframes is what "cold" means.
+//! `cargo run --release --example bench-snapshot -- FILE …` with H.264 files as Annex B and VP8 as `.ivf`, one after the
+//! other (`tools/make-media` makes some). Each file is measured for itself: its distance of keyframes is what "cold" means.
 
 use std::error::Error;
 use std::hint::black_box;
@@ -22,6 +22,7 @@ use stillcast::media::picture::RgbPicture;
 use stillcast::media::time::Timestamp;
 use stillcast::media::track::Colour;
 use stillcast::media::unit::AccessUnit;
+use stillcast::media::vp8::FrameUnits;
 use stillcast::services::colour;
 use stillcast::services::decode::{StreamDecoder, decoder_has_assembly};
 use stillcast::services::png::{self, PngText};
@@ -40,7 +41,7 @@ const CALLERS: usize = 100;
 fn main() -> Result<()> {
     let files: Vec<String> = std::env::args().skip(1).collect();
     if files.is_empty() {
-        return Err("usage: bench-snapshot FILE.h264 …".into());
+        return Err("usage: bench-snapshot FILE.h264|FILE.ivf …".into());
     }
     println!("decoder built with assembly: {}", if decoder_has_assembly() { "yes" } else { "no" });
     let mut with_table = true;
@@ -60,16 +61,7 @@ impl Bench {
     fn load(file: &str) -> Result<Self> {
         let clock = Clock::real();
         let stream = std::fs::read(file)?;
-        let mut builder = UnitBuilder::new(8192 * 4352);
-        let mut units: Vec<Arc<AccessUnit>> = Vec::new();
-        for nals in annex_b_pictures(&stream) {
-            nals.iter().for_each(|nal| builder.push(nal));
-            let pts = Timestamp::video(i64::try_from(units.len())? * 3000);
-            let times = UnitTimes { arrived: clock.now(), pts, dts: pts };
-            if let Some(unit) = builder.finish(times)? {
-                units.push(Arc::new(AccessUnit { seq: units.len() as u64, ..unit }));
-            }
-        }
+        let units = if file.ends_with(".ivf") { vp8(&stream, &clock)? } else { h264(&stream, &clock)? };
         let first = units.first().ok_or("no pictures in the file")?;
         let keys = units.iter().filter(|unit| unit.key).count();
         let bytes: usize = units.iter().map(|unit| unit.data.len()).sum();
@@ -334,6 +326,36 @@ impl Feed {
     fn request(&self) -> SnapshotRequest {
         SnapshotRequest { stream_name: self.name.clone(), ..SnapshotRequest::default() }
     }
+}
+
+fn h264(stream: &[u8], clock: &Clock) -> Result<Vec<Arc<AccessUnit>>> {
+    let mut builder = UnitBuilder::new(8192 * 4352);
+    let mut units: Vec<Arc<AccessUnit>> = Vec::new();
+    for nals in annex_b_pictures(stream) {
+        nals.iter().for_each(|nal| builder.push(nal));
+        let pts = Timestamp::video(i64::try_from(units.len())? * 3000);
+        let times = UnitTimes { arrived: clock.now(), pts, dts: pts };
+        if let Some(unit) = builder.finish(times)? {
+            units.push(Arc::new(AccessUnit { seq: units.len() as u64, ..unit }));
+        }
+    }
+    Ok(units)
+}
+
+/// The frames of an IVF file: 32 bytes of header, then each after 12 bytes that begin with its size.
+fn vp8(file: &[u8], clock: &Clock) -> Result<Vec<Arc<AccessUnit>>> {
+    let mut frames = FrameUnits::new(8192 * 4352);
+    let mut units: Vec<Arc<AccessUnit>> = Vec::new();
+    let mut rest = file.get(32..).ok_or("not an IVF file")?;
+    while let Some((head, after)) = rest.split_first_chunk::<12>() {
+        let size = u32::from_le_bytes([head[0], head[1], head[2], head[3]]) as usize;
+        let (frame, after) = after.split_at_checked(size).ok_or("a frame is cut short")?;
+        rest = after;
+        let pts = Timestamp::video(i64::try_from(units.len())? * 3000);
+        let unit = frames.unit(frame, clock.now(), pts)?;
+        units.push(Arc::new(AccessUnit { seq: units.len() as u64, ..unit }));
+    }
+    Ok(units)
 }
 
 fn publish(registry: &Registry) -> Result<Publisher> {

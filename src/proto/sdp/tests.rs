@@ -344,3 +344,23 @@ fn an_answer_with_vp8_leaves_repair_out_and_says_how_fast_to_begin() {
     let answer = answer_to(&strip_codecs(CHROMIUM, "H264")).unwrap();
     assert!(!answer.contains("a=fmtp:96"), "VP8 has no parameters of its own: {answer}");
 }
+
+/// What `createOffer` gave in Firefox 153 with a camera and a microphone, gathered: no H.264, and addresses behind names.
+const FIREFOX: &str = include_str!("../../../tests/data/sdp/firefox_153_publish_offer.sdp");
+
+#[test]
+fn firefox_is_answered_with_vp8_and_its_hidden_addresses_do_no_harm() {
+    assert!(FIREFOX.contains(".local 43126 typ host") && !FIREFOX.contains("H264"));
+    let answer = answer_to(FIREFOX).unwrap();
+    assert!(answer.contains("a=group:BUNDLE 0 1\r\n"), "{answer}");
+    let [audio, video] = &sections(&answer)[..] else { panic!("{answer}") };
+    assert!(audio.starts_with("m=audio 31002 UDP/TLS/RTP/SAVPF 109\n"), "{audio}");
+    assert!(video.starts_with("m=video 31002 UDP/TLS/RTP/SAVPF 120\n"), "{video}");
+    assert!(
+        video.contains("a=rtpmap:120 VP8/90000\na=rtcp-fb:120 nack\na=rtcp-fb:120 nack pli\n"),
+        "{video}"
+    );
+    assert!(!answer.contains(".local"), "no address of the peer is repeated");
+    let offer = Offer::parse(FIREFOX).unwrap();
+    assert_eq!(offer.sections[1].ssrcs.len(), 1, "the source that repairs is no source of pictures");
+}
