@@ -186,7 +186,7 @@ pub(super) fn http(config: &Config) -> HttpSettings {
 }
 
 pub(super) fn whip(config: &Config) -> WhipSettings {
-    WhipSettings::new(config.whip_token.reveal(), cors(config))
+    WhipSettings::new(config.whip_token.reveal(), config.whep_token.reveal(), cors(config))
 }
 
 fn cors(config: &Config) -> CorsSettings {

@@ -177,9 +177,11 @@ keys! {
         /// Streams that may wait for a decoder; requests for more are refused at once.
         "snapshot_queue_max" = "32" => snapshot_queue_max: u64, Whole { from: 1, to: 10_000 };
     }
-    "WHIP" {
+    "WHIP and WHEP" {
         /// Token that encoders must name (`Authorization: Bearer …`) to publish by HTTP at /whip/<name>. Empty: none.
         "whip_token" = "" => whip_token: Secret, Password;
+        /// Token that players must name to watch by HTTP at /whep/<name>. Empty: none.
+        "whep_token" = "" => whep_token: Secret, Password;
     }
     "RTMP" {
         /// Encoders publish here, and players take streams: rtmp://host:1935/live/<name>.

@@ -84,7 +84,7 @@ fn what_cannot_be_published_is_told_by_its_status() {
         http.request("POST", "/whip/a", &[("Content-Type", "text/plain")], offer.as_bytes()).status,
         415
     );
-    let only_av1 = offer.replace("H264/90000", "AV1/90000");
+    let only_av1 = offer.replace("H264/90000", "AV1/90000").replace("VP8/90000", "VP9/90000");
     assert_eq!(post(&mut http, "/whip/a", &only_av1).status, 406);
     let refused = http.get("/whip/a");
     assert_eq!((refused.status, refused.header("Allow")), (405, Some("POST, OPTIONS")));
@@ -92,6 +92,23 @@ fn what_cannot_be_published_is_told_by_its_status() {
     assert_eq!((preflight.status, preflight.header("Access-Control-Allow-Origin")), (204, Some("*")));
     assert!(preflight.header("Access-Control-Allow-Methods").unwrap().contains("DELETE"));
     assert_eq!(server.app().registry().len(), 1, "nothing but the test card");
+}
+
+#[test]
+fn what_cannot_be_played_is_told_by_its_status() {
+    let server = Server::start(&[("whep_token", "s3cret")], true);
+    let mut http = HttpClient::connect(server.address("http"));
+    let offer = browser().offer().replace("a=sendonly", "a=recvonly");
+    let mut play = |name: &str, token: &str, offer: &str| {
+        let target = format!("/whep/{name}");
+        http.request("POST", &target, &[SDP, ("Authorization", token)], offer.as_bytes()).status
+    };
+    assert_eq!(play("test", "Bearer guess", &offer), 401);
+    assert_eq!(play("absent", "Bearer s3cret", &offer), 404);
+    assert_eq!(play("test", "Bearer s3cret", &offer.replace("H264/90000", "AV1/90000")), 406);
+    assert_eq!(play("test", "Bearer s3cret", "v=0"), 400);
+    assert_eq!(play("test", "Bearer s3cret", &offer), 201);
+    assert_eq!(server.app().registry().viewers().len(), 1, "and it ends with the server");
 }
 
 #[test]

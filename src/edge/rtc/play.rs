@@ -89,6 +89,12 @@ impl Playing {
         let _ = self.commands.offer(Command::Stop(reason));
     }
 
+    /// Whether it has ended.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        self.thread.is_ended()
+    }
+
     /// Waits for its thread up to `limit`; returns whether it ended.
     pub fn join(self, limit: Duration) -> bool {
         let Self { commands, thread } = self;

@@ -163,10 +163,13 @@ impl Negotiated {
         local: &Local<'_>,
         first: SocketAddr,
     ) -> std::fmt::Result {
-        write_session(text, offer, local, first, |index| self.taken(index).is_some())?;
+        write_session(text, offer, local, first, |index| {
+            self.taken(index).is_some() || anchors(offer, index)
+        })?;
         for (index, section) in offer.sections.iter().enumerate() {
             match self.taken(index) {
                 Some(taken) => write_taken(text, section, taken, local, first)?,
+                None if anchors(offer, index) => write_idle(text, section, local, first)?,
                 None => write_refused(text, section)?,
             }
         }
@@ -299,12 +302,7 @@ fn write_taken(
     let number = taken.codec.payload_type;
     write!(text, "m={} {} {} {number}\r\n", section.media, first.port(), section.protocol)?;
     write_transport(text, section, local, "recvonly")?;
-    let (name, rate) = (taken.known.name(), taken.codec.clock_rate);
-    write!(text, "a=rtpmap:{number} {name}/{rate}")?;
-    if taken.codec.channels > 1 {
-        write!(text, "/{}", taken.codec.channels)?;
-    }
-    text.push_str("\r\n");
+    write_rtpmap(text, &taken.codec, taken.known.name())?;
     let parameters = taken.known.parameters(&taken.codec, local.bitrate_start_kbps);
     if !parameters.is_empty() {
         write!(text, "a=fmtp:{number} {}\r\n", parameters.join(";"))?;
@@ -315,6 +313,39 @@ fn write_taken(
     for (id, uri) in &taken.extensions {
         write!(text, "a=extmap:{id} {uri}\r\n")?;
     }
+    Ok(())
+}
+
+/// Whether the bundle hangs on this section, so that it cannot be refused: the first one, of which Chromium makes the only
+/// transport when a page asks for `max-bundle`. It then fails on an answer without it.
+pub(super) fn anchors(offer: &Offer, index: usize) -> bool {
+    let first = offer.bundle.as_ref().and_then(|bundle| bundle.first());
+    offer.sections.get(index).is_some_and(|section| {
+        let is_first = first.is_some() && section.mid.as_ref() == first;
+        is_first && section.port != 0 && section.is_rtp() && section.rtcp_mux && !section.codecs.is_empty()
+    })
+}
+
+/// A section that carries the transport of others, and no media of its own.
+pub(super) fn write_idle(
+    text: &mut String,
+    section: &Section,
+    local: &Local<'_>,
+    first: SocketAddr,
+) -> std::fmt::Result {
+    let Some(codec) = section.codecs.first() else { return write_refused(text, section) };
+    write!(text, "m={} {} {} {}\r\n", section.media, first.port(), section.protocol, codec.payload_type)?;
+    write_transport(text, section, local, "inactive")?;
+    write_rtpmap(text, codec, &codec.name)
+}
+
+/// What a payload type means; `name` as we spell it.
+pub(super) fn write_rtpmap(text: &mut String, codec: &Codec, name: &str) -> std::fmt::Result {
+    write!(text, "a=rtpmap:{} {name}/{}", codec.payload_type, codec.clock_rate)?;
+    if codec.channels > 1 {
+        write!(text, "/{}", codec.channels)?;
+    }
+    text.push_str("\r\n");
     Ok(())
 }
 

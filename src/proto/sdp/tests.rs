@@ -184,9 +184,8 @@ fn a_player_is_not_a_publisher() {
     assert_eq!(answer_to(&player), Err(NegotiationError::NothingSent));
     let muted = CHROMIUM.replacen("a=sendonly", "a=inactive", 1);
     let answer = answer_to(&muted).unwrap();
-    assert!(
-        answer.contains("m=audio 0 ") && answer.contains("m=video 31002 ") && answer.contains("BUNDLE 1\r\n")
-    );
+    assert!(answer.contains("m=audio 31002 ") && answer.contains("a=inactive\r\n"), "the bundle hangs on it");
+    assert!(answer.contains("m=video 31002 ") && answer.contains("BUNDLE 0 1\r\n"));
     assert!(answer_to(&CHROMIUM.replace("a=sendonly", "a=sendrecv")).unwrap().contains("a=recvonly"));
 }
 
@@ -196,7 +195,7 @@ fn codecs_decide() {
     assert_eq!(answer_to(&neither), Err(NegotiationError::NoCommonCodecs));
     let answer = answer_to(&strip_codecs(CHROMIUM, "opus")).unwrap();
     assert!(
-        answer.contains("m=audio 0 ") && answer.contains("m=video 31002 "),
+        answer.contains("a=mid:0\r\na=inactive") && answer.contains("a=mid:1\r\na=recvonly"),
         "pictures alone are published"
     );
     let offer = Offer::parse(CHROMIUM).unwrap();

@@ -7,8 +7,8 @@ use std::net::SocketAddr;
 
 use super::SdpError;
 use super::answer::{
-    ABS_SEND_TIME, Local, MID, NegotiationError, VIDEO_ORIENTATION, transport, write_refused, write_session,
-    write_transport,
+    ABS_SEND_TIME, Local, MID, NegotiationError, VIDEO_ORIENTATION, anchors, transport, write_idle,
+    write_refused, write_rtpmap, write_session, write_transport,
 };
 use super::offer::{Codec, Offer, Section};
 use crate::media::track::{AudioCodec, VideoCodec};
@@ -349,10 +349,13 @@ impl ViewerNegotiated {
         sender: &SenderLines<'_>,
         first: SocketAddr,
     ) -> std::fmt::Result {
-        write_session(text, offer, local, first, |index| self.taken(index).is_some())?;
+        write_session(text, offer, local, first, |index| {
+            self.taken(index).is_some() || anchors(offer, index)
+        })?;
         for (index, section) in offer.sections.iter().enumerate() {
             match self.taken(index) {
                 Some(sent) => write_sent(text, section, sent, local, sender, first)?,
+                None if anchors(offer, index) => write_idle(text, section, local, first)?,
                 None => write_refused(text, section)?,
             }
         }
@@ -424,18 +427,17 @@ fn write_sent(
     let (track, sources) = if is_video { ("v", sender.video) } else { ("a", sender.audio) };
     let stream = msid(sender.stream);
     write!(text, "a=msid:{stream} {stream}-{track}\r\n")?;
-    let (name, rate) = (&sent.codec.name, sent.codec.clock_rate);
-    write!(text, "a=rtpmap:{number} {name}/{rate}")?;
-    if sent.codec.channels > 1 {
-        write!(text, "/{}", sent.codec.channels)?;
-    }
-    text.push_str("\r\n");
+    write_rtpmap(text, &sent.codec, &sent.codec.name)?;
     write_format(text, &sent.codec)?;
     for kind in &sent.feedback {
         write!(text, "a=rtcp-fb:{number} {kind}\r\n")?;
     }
     if let Some(rtx) = sent.rtx {
-        write!(text, "a=rtpmap:{rtx} rtx/{rate}\r\na=fmtp:{rtx} apt={number}\r\n")?;
+        write!(
+            text,
+            "a=rtpmap:{rtx} rtx/{rate}\r\na=fmtp:{rtx} apt={number}\r\n",
+            rate = sent.codec.clock_rate
+        )?;
     }
     for (id, uri) in &sent.extensions {
         write!(text, "a=extmap:{id} {uri}\r\n")?;

@@ -98,12 +98,15 @@ fn the_payload_type_is_that_of_the_streams_codec_and_profile() {
 #[test]
 fn sections_without_a_common_track_keep_their_place_and_are_refused() {
     let video_only = answer_to(CHROMIUM, &stream(h264(MAIN), None)).unwrap();
-    assert!(has(&video_only, "a=group:BUNDLE 1") && has(&video_only, "m=audio 0 UDP/TLS/RTP/SAVPF 111"));
-    assert!(has(&video_only, "a=inactive"));
+    // Chromium with `max-bundle` makes its one transport of the first section, and fails when that is refused.
+    assert!(
+        has(&video_only, "a=group:BUNDLE 0 1") && has(&video_only, "m=audio 31002 UDP/TLS/RTP/SAVPF 111")
+    );
+    assert!(has(&video_only, "a=inactive") && has(&video_only, "a=rtpmap:111 opus/48000/2"));
     let audio_only = answer_to(CHROMIUM, &stream(None, Some(SendableAudio::Opus))).unwrap();
     assert!(has(&audio_only, "a=group:BUNDLE 0") && has(&audio_only, "m=video 0 UDP/TLS/RTP/SAVPF 96"));
     let aac = answer_to(CHROMIUM, &stream(h264(MAIN), Some(SendableAudio::Other))).unwrap();
-    assert!(has(&aac, "m=audio 0 UDP/TLS/RTP/SAVPF 111"), "pictures without sound");
+    assert!(has(&aac, "a=inactive"), "pictures without sound");
     let alaw = answer_to(CHROMIUM, &stream(h264(MAIN), Some(SendableAudio::Pcma))).unwrap();
     assert!(has(&alaw, "m=audio 31002 UDP/TLS/RTP/SAVPF 8") && has(&alaw, "a=rtpmap:8 PCMA/8000"));
 }
