@@ -174,6 +174,7 @@ pub struct App {
     demo: Option<DemoPublisher>,
     whip: Option<Arc<Whip>>,
     pulls: Option<Pulls>,
+    rtc: Option<RtcService>,
     doors: Vec<Door>,
     /// What is spoken, the name, the port.
     acceptors: Vec<(Spoken, &'static str, Acceptor)>,
@@ -212,6 +213,7 @@ impl App {
             demo: None,
             whip: None,
             pulls: None,
+            rtc: None,
             doors: Vec::new(),
             acceptors: Vec::new(),
         };
@@ -266,6 +268,7 @@ impl App {
             self.metrics.clone(),
             self.clock.clone(),
         );
+        self.rtc = Some(rtc.clone());
         let ws = WsService::new(
             settings::ws(config),
             self.registry.clone(),
@@ -418,6 +421,9 @@ impl App {
         }
         if let Some(whip) = self.whip.take() {
             note(whip.stop(left().min(CONNECTIONS_STOP_LIMIT)), "whip");
+        }
+        if let Some(rtc) = self.rtc.take() {
+            note(rtc.stop(left().min(SNAPSHOTS_STOP_LIMIT)), "sound for viewers");
         }
         if let Some(pulls) = self.pulls.take() {
             note(pulls.stop(left().min(CONNECTIONS_STOP_LIMIT)), "pulled sources");

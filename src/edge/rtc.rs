@@ -34,6 +34,7 @@ use crate::proto::peer::{Peer, PeerSettings};
 use crate::proto::sdp::{self, NegotiationError, SdpError};
 use crate::proto::signal::message::Hidden;
 use crate::proto::signal::{Event, StartPublish};
+use crate::services::audio::Transcoders;
 
 /// How peers are reached and how long they are waited for.
 #[derive(Clone, Debug)]
@@ -106,6 +107,7 @@ struct Inner {
     ports: MediaPorts,
     certificate: Arc<Certificate>,
     registry: Registry,
+    transcoders: Arc<Transcoders>,
     metrics: Metrics,
     clock: Clock,
 }
@@ -156,7 +158,14 @@ impl RtcService {
         metrics: Metrics,
         clock: Clock,
     ) -> Self {
-        Self(Arc::new(Inner { settings, ports, certificate, registry, metrics, clock }))
+        let transcoders = Arc::new(Transcoders::new(clock.clone()));
+        Self(Arc::new(Inner { settings, ports, certificate, registry, transcoders, metrics, clock }))
+    }
+
+    /// Ends what is made of streams for viewers, after the viewers have ended; returns whether it did within `limit`.
+    #[must_use]
+    pub fn stop(&self, limit: Duration) -> bool {
+        self.0.transcoders.stop(limit)
     }
 
     /// Begins a publication: takes the name, a port and a thread, and returns the answer for the client
@@ -197,7 +206,7 @@ impl RtcService {
         events: Offer<Event>,
         stop: StopToken,
     ) -> Result<(Publishing, Event), PublishRefused> {
-        let Inner { settings, ports, certificate, registry, metrics, clock } = &*self.0;
+        let Inner { settings, ports, certificate, registry, metrics, clock, .. } = &*self.0;
         // Before the work of an answer; the name is taken below, after which nothing can fail but the system.
         if registry.find(request.name.as_str()).is_some() {
             return Err(PublishError::NameInUse.into());

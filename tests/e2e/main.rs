@@ -6,6 +6,7 @@ mod support;
 
 mod connections;
 mod pictures;
+mod play;
 mod process;
 mod publish;
 mod pull;

@@ -11,4 +11,5 @@ pub mod rest;
 pub mod rtmp;
 pub mod server;
 pub mod site;
+pub mod viewer;
 pub mod ws_client;

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::feed::is_in_order;
-use super::watch::{Ending, ViewEnd, Watch};
+use super::watch::{Ending, Forms, ViewEnd, Watch};
 use super::{COMMANDS_MAX, Inner, RtcService, addresses, root_cause};
 use crate::base::id::StreamName;
 use crate::base::queue::{Offer, queue};
@@ -141,7 +141,7 @@ impl RtcService {
         events: Offer<Event>,
         stop: StopToken,
     ) -> Result<(Playing, [Event; 2]), PlayRefused> {
-        let Inner { settings, ports, certificate, registry, metrics, clock } = &*self.0;
+        let Inner { settings, ports, certificate, registry, transcoders, metrics, clock } = &*self.0;
         let stream = registry.find(&request.name).ok_or_else(|| match request.name.contains("://") {
             true => PlayRefused::Scheme,
             false => PlayRefused::NotFound,
@@ -195,7 +195,17 @@ impl RtcService {
         let port = media.local().port();
         tracing::info!("{} is played by {name}, media on port {port}", stream.publication().name);
         let ending = Ending::new(place, events.clone(), metrics.clone());
-        let watch = Watch::new(media, waiter, peer, answer.cvo, ending, events, metrics.clone());
+        let sends_audio = answer.audio_codec;
+        let transcoders = transcoders.clone();
+        let watch = Watch::new(
+            media,
+            waiter,
+            peer,
+            Forms { turns: answer.cvo, audio: sends_audio },
+            ending,
+            events,
+            transcoders,
+        );
         let clock = clock.clone();
         let thread = threads::spawn(name, STACK_PROTOCOL_BYTES, move || {
             watch.run(&inbox, &notices, &stop, &clock);
@@ -233,12 +243,16 @@ fn sendable(stream: &Stream, facts: &StreamFacts) -> Result<Sendable, PlayRefuse
         (None, _) if facts.has_video => return Err(PlayRefused::NotReady),
         (None, _) => None,
     };
-    let audio = match (&facts.audio, publication.audio_codec.as_str()) {
-        (Some(params), _) => Some(SendableAudio::of(&params.codec)),
-        (None, "") => None,
-        (None, name) => Some(SendableAudio::named(name)),
+    let audio_codec =
+        facts.audio.as_ref().map_or(publication.audio_codec.as_str(), |params| params.codec.name());
+    let audio = match SendableAudio::named(audio_codec) {
+        Some(SendableAudio::Opus) => vec![SendableAudio::Opus],
+        // As it is where the viewer takes it; all take Opus, which is made of it.
+        Some(form) => vec![form, SendableAudio::Opus],
+        None if facts.has_audio => vec![SendableAudio::Opus],
+        None => Vec::new(),
     };
-    if video.is_none() && audio.is_none() {
+    if video.is_none() && audio.is_empty() {
         return Err(PlayRefused::NotReady);
     }
     if !is_in_order(&stream.gop().units) {

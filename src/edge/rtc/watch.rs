@@ -2,6 +2,7 @@
 
 use std::io;
 use std::os::fd::AsFd as _;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, TryRecvError};
@@ -19,14 +20,18 @@ use crate::base::stop::StopToken;
 use crate::base::wait::{Interest, Waiter};
 use crate::edge::ports::{MediaSocket, RECEIVE_BYTES};
 use crate::hub::{EndReason, Live, Notice, ViewerPlace};
-use crate::media::unit::{AccessUnit, MediaUnit};
+use crate::media::track::AudioCodec;
+use crate::media::unit::{AccessUnit, AudioFrame, MediaUnit};
 use crate::proto::peer::{Output, Peer, PeerEvent};
 use crate::proto::signal::message::{Bandwidths, SharedJson};
 use crate::proto::signal::{EndStatus, Event};
+use crate::services::audio::Transcoders;
 
 /// Units that may wait for one viewer: three seconds of pictures and sound. One that falls behind so far goes on with the next
 /// keyframe.
 const UNITS_MAX: usize = 256;
+/// Frames of sound made for one viewer that may wait: a second.
+const SOUND_MAX: usize = 64;
 /// Units taken before the socket is looked at.
 const UNIT_BATCH: usize = 64;
 /// Bytes of a group of pictures that are sent to somebody who joins; of a larger one the next keyframe is waited for.
@@ -118,13 +123,33 @@ pub(super) struct Watch {
     missed: u64,
     feed: Feed,
     replayed: Option<Instant>,
-    /// The viewer turns pictures as the stream says.
-    turns: bool,
+    forms: Forms,
+    sound: Sound,
+    transcoders: Arc<Transcoders>,
     size: Option<(u32, u32)>,
     ending: Ending,
     events: Offer<Event>,
     counted: Counted,
     video_bytes: u64,
+}
+
+/// In which form a viewer gets the stream.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Forms {
+    /// It turns pictures as the stream says.
+    pub(super) turns: bool,
+    /// The codec of its sound, by the name of status messages; `None` without.
+    pub(super) audio: Option<&'static str>,
+}
+
+/// Where a viewer's sound comes from.
+enum Sound {
+    /// From the stream, as it is.
+    Stream,
+    /// Made of the stream's.
+    Made(Receiver<Arc<AudioFrame>>),
+    /// It cannot be made.
+    Silent,
 }
 
 /// Whether a player goes on.
@@ -138,11 +163,12 @@ impl Watch {
         media: MediaSocket,
         waiter: Waiter,
         peer: Peer,
-        turns: bool,
+        forms: Forms,
         ending: Ending,
         events: Offer<Event>,
-        metrics: Metrics,
+        transcoders: Arc<Transcoders>,
     ) -> Self {
+        let metrics = ending.metrics.clone();
         let name = ending.place.as_ref().map(|place| place.viewer().viewing().name.to_string());
         Self {
             media,
@@ -154,7 +180,9 @@ impl Watch {
             missed: 0,
             feed: Feed::default(),
             replayed: None,
-            turns,
+            forms,
+            sound: Sound::Stream,
+            transcoders,
             size: None,
             ending,
             events,
@@ -330,7 +358,7 @@ impl Watch {
     /// The size of the pictures as the viewer sees them, when it is a new one.
     fn note_size(&mut self, unit: &AccessUnit) {
         let params = &unit.params;
-        let size = if self.turns { params.display_size() } else { (params.width, params.height) };
+        let size = if self.forms.turns { params.display_size() } else { (params.width, params.height) };
         if self.size == Some(size) {
             return;
         }
@@ -355,7 +383,7 @@ impl Watch {
                     Verdict::Missing => self.want_keyframe(now),
                     Verdict::Reordered => return Some(ViewEnd::Transcoding),
                 },
-                Ok(MediaUnit::Audio(frame)) => self.peer.send_audio(now, &frame),
+                Ok(MediaUnit::Audio(frame)) => self.feed_audio(now, &frame),
                 Err(TryRecvError::Empty) => {
                     let missed = live.missed();
                     if missed > std::mem::replace(&mut self.missed, missed) {
@@ -367,9 +395,34 @@ impl Watch {
                 Err(TryRecvError::Disconnected) => return Some(ViewEnd::PublisherStopped),
             }
         }
+        if let Sound::Made(made) = &self.sound {
+            for frame in made.try_iter().take(UNIT_BATCH) {
+                self.peer.send_audio(now, &frame);
+            }
+        }
         match self.drain(now) {
             Next::At(_) => None,
             Next::Over(reason) => Some(reason),
+        }
+    }
+
+    /// Sound in the viewer's codec is sent as it is. At the first frame in another one the viewer joins those who get it made.
+    fn feed_audio(&mut self, now: Instant, frame: &AudioFrame) {
+        let Some(wanted) = self.forms.audio else { return };
+        if frame.params.codec.name() == wanted {
+            self.peer.send_audio(now, frame);
+        } else if matches!(self.sound, Sound::Stream)
+            && let Some(place) = self.ending.place.as_ref()
+        {
+            let (stream, waker) = (place.viewer().stream(), self.waiter.waker());
+            self.sound = match self.transcoders.listen(stream, SOUND_MAX, Some(waker)) {
+                Ok(made) if wanted == AudioCodec::Opus.name() => Sound::Made(made),
+                Ok(_) => Sound::Silent,
+                Err(error) => {
+                    tracing::warn!("no sound of {} for a viewer: {error}", stream.publication().name);
+                    Sound::Silent
+                }
+            };
         }
     }
 

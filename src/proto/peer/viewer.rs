@@ -11,7 +11,7 @@ use rand::Rng as _;
 use crate::media::unit::{AccessUnit, AudioFrame};
 use crate::proto::rtp::sender::{SendExtensions, SendTrack, SenderSettings};
 use crate::proto::sdp::answer::{ABS_SEND_TIME, Local, MID, VIDEO_ORIENTATION};
-use crate::proto::sdp::viewer::{Sendable, SenderLines, Sent, Sources, ViewerNegotiated};
+use crate::proto::sdp::viewer::{Sendable, SendableAudio, SenderLines, Sent, Sources, ViewerNegotiated};
 
 /// What a viewer asks to see.
 #[derive(Clone, Copy, Debug)]
@@ -72,7 +72,7 @@ impl Peer {
         let answer = Answer {
             sdp: negotiated.answer(offer, &local, &sender)?,
             video_codec: negotiated.video.as_ref().and(stream.sendable.video).map(|video| video.name()),
-            audio_codec: negotiated.audio.as_ref().and(stream.sendable.audio).map(|audio| audio.name()),
+            audio_codec: negotiated.audio_form.map(SendableAudio::name),
             cvo: negotiated.video.as_ref().is_some_and(|sent| sent.extension(VIDEO_ORIENTATION).is_some()),
         };
         let track = |sent: &Sent, sources: Sources| SendTrack {

@@ -1,6 +1,6 @@
 //! Choosing from a viewer's offer, and writing the answer: the server sends.
 //!
-//! Nothing is transcoded, so the stream says which codec it must be, and the offer under which number it may be sent.
+//! The stream says in which codecs it can be sent, and the offer under which number.
 
 use std::fmt::Write as _;
 use std::net::SocketAddr;
@@ -11,7 +11,7 @@ use super::answer::{
     write_refused, write_rtpmap, write_session, write_transport,
 };
 use super::offer::{Codec, Offer, Section};
-use crate::media::track::{AudioCodec, VideoCodec};
+use crate::media::track::VideoCodec;
 use crate::proto::dtls::Fingerprint;
 
 /// Feedback that the sender understands, as `a=rtcp-fb` spells it.
@@ -19,13 +19,13 @@ const VIDEO_FEEDBACK: [&str; 4] = ["nack", "nack pli", "ccm fir", "goog-remb"];
 /// Longest identifier in `a=msid` (RFC 8830 section 2).
 const MSID_MAX_BYTES: usize = 64;
 
-/// What a stream has that could be sent as it is.
+/// What of a stream can be sent.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Sendable {
     /// Its pictures; `None` without.
     pub video: Option<SendableVideo>,
-    /// Its sound; `None` without.
-    pub audio: Option<SendableAudio>,
+    /// Forms in which its sound can be sent, best first; empty without sound.
+    pub audio: Vec<SendableAudio>,
 }
 
 /// Pictures that can be sent over RTP.
@@ -40,7 +40,7 @@ pub enum SendableVideo {
     Vp8,
 }
 
-/// Sound of a stream.
+/// Sound that can be sent over RTP.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SendableAudio {
     /// RFC 7587.
@@ -49,8 +49,6 @@ pub enum SendableAudio {
     Pcma,
     /// G.711 with µ-law (RFC 3551).
     Pcmu,
-    /// A codec that no browser takes (AAC): it cannot be sent as it is.
-    Other,
 }
 
 /// Profile and level as the SPS has them (H.264 7.3.2.1.1).
@@ -153,30 +151,19 @@ fn profile_rank(stream: H264Profile, offered: H264Profile) -> Option<u8> {
 }
 
 impl SendableAudio {
-    /// Of the track of this codec.
+    /// The form in which sound of this codec can be sent as it is; `None` for what no browser takes (AAC). The name is that of
+    /// status messages ("opus").
     #[must_use]
-    pub fn of(codec: &AudioCodec) -> Self {
-        Self::named(codec.name())
+    pub fn named(name: &str) -> Option<Self> {
+        [Self::Opus, Self::Pcma, Self::Pcmu].into_iter().find(|form| form.name() == name)
     }
 
-    /// Of a codec by its name in status messages ("opus").
-    #[must_use]
-    pub fn named(name: &str) -> Self {
-        match name {
-            "opus" => Self::Opus,
-            "alaw" => Self::Pcma,
-            "ulaw" => Self::Pcmu,
-            _ => Self::Other,
-        }
-    }
-
-    /// The name in `a=rtpmap`; `None` for what cannot be sent.
-    fn encoding(self) -> Option<&'static str> {
+    /// The name in `a=rtpmap`.
+    fn encoding(self) -> &'static str {
         match self {
-            Self::Opus => Some("opus"),
-            Self::Pcma => Some("PCMA"),
-            Self::Pcmu => Some("PCMU"),
-            Self::Other => None,
+            Self::Opus => "opus",
+            Self::Pcma => "PCMA",
+            Self::Pcmu => "PCMU",
         }
     }
 
@@ -187,17 +174,15 @@ impl SendableAudio {
             Self::Opus => "opus",
             Self::Pcma => "alaw",
             Self::Pcmu => "ulaw",
-            Self::Other => "",
         }
     }
 
     fn suits(self, codec: &Codec) -> bool {
         let form = match self {
             Self::Opus => (48_000, 2),
-            _ => (8000, 1),
+            Self::Pcma | Self::Pcmu => (8000, 1),
         };
-        self.encoding().is_some_and(|name| codec.name.eq_ignore_ascii_case(name))
-            && (codec.clock_rate, codec.channels) == form
+        codec.name.eq_ignore_ascii_case(self.encoding()) && (codec.clock_rate, codec.channels) == form
     }
 }
 
@@ -241,6 +226,8 @@ pub struct ViewerNegotiated {
     pub video: Option<Sent>,
     /// The section of sound that is taken.
     pub audio: Option<Sent>,
+    /// In which form.
+    pub audio_form: Option<SendableAudio>,
 }
 
 /// The sources of one section as the answer names them.
@@ -285,27 +272,26 @@ impl ViewerNegotiated {
             })
         };
         let video = stream.video.and_then(|video| Some((video, receiving("video")?)));
-        let audio = stream.audio.and_then(|audio| Some((audio, receiving("audio")?)));
+        let audio = receiving("audio").filter(|_| !stream.audio.is_empty());
         let mut video_taken = None;
         if let Some((sendable, (index, section))) = video {
             let taken = take_video(index, section, sendable);
             video_taken = Some(taken.ok_or_else(|| without_common(section))?);
         }
-        let mut audio_taken =
-            audio.and_then(|(sendable, (index, section))| take_audio(index, section, sendable));
+        let mut audio_taken = audio.and_then(|(index, section)| take_audio(index, section, &stream.audio));
         match &offer.bundle {
             // One transport is all there is, so without a bundle one section is all that can be taken.
             None if video_taken.is_some() => audio_taken = None,
             None => {}
             Some(bundle) => {
-                let bundled = |taken: &Sent| {
+                let bundled = |taken: &Sent| -> bool {
                     let mid = offer.sections.get(taken.index).and_then(|section| section.mid.as_ref());
                     mid.is_some_and(|mid| bundle.contains(mid))
                 };
                 if video_taken.as_ref().is_some_and(|taken| !bundled(taken)) {
                     return Err(SdpError::Unsupported("a section outside the bundle").into());
                 }
-                audio_taken = audio_taken.filter(bundled);
+                audio_taken = audio_taken.filter(|(_, taken)| bundled(taken));
             }
         }
         if video_taken.is_none() && audio_taken.is_none() {
@@ -315,9 +301,10 @@ impl ViewerNegotiated {
                 None => NegotiationError::NothingReceived,
             });
         }
+        let (audio_form, audio_taken) = audio_taken.unzip();
         let taken = [&video_taken, &audio_taken].into_iter().flatten().map(|taken| taken.index);
         let (remote_ufrag, fingerprints) = transport(offer, taken)?;
-        Ok(Self { remote_ufrag, fingerprints, video: video_taken, audio: audio_taken })
+        Ok(Self { remote_ufrag, fingerprints, video: video_taken, audio: audio_taken, audio_form })
     }
 
     fn taken(&self, index: usize) -> Option<&Sent> {
@@ -391,10 +378,12 @@ fn take_video(index: usize, section: &Section, video: SendableVideo) -> Option<S
     })
 }
 
-fn take_audio(index: usize, section: &Section, audio: SendableAudio) -> Option<Sent> {
-    let codec = section.codecs.iter().find(|codec| audio.suits(codec))?.clone();
-    let extensions = extensions(section, &[MID, ABS_SEND_TIME]);
-    Some(Sent { index, codec, rtx: None, feedback: Vec::new(), extensions })
+fn take_audio(index: usize, section: &Section, forms: &[SendableAudio]) -> Option<(SendableAudio, Sent)> {
+    forms.iter().find_map(|form| {
+        let codec = section.codecs.iter().find(|codec| form.suits(codec))?.clone();
+        let extensions = extensions(section, &[MID, ABS_SEND_TIME]);
+        Some((*form, Sent { index, codec, rtx: None, feedback: Vec::new(), extensions }))
+    })
 }
 
 fn extensions(section: &Section, known: &[&'static str]) -> Vec<(u8, &'static str)> {

@@ -34,7 +34,7 @@ impl Watch {
         let mut browser = Browser::new(clock.clone(), address(HOME));
         let offer = Offer::parse(&browser.offer_to_watch(rtx)).unwrap();
         let sendable =
-            Sendable { video: Some(SendableVideo::H264 { profile: None }), audio: Some(SendableAudio::Opus) };
+            Sendable { video: Some(SendableVideo::H264 { profile: None }), audio: vec![SendableAudio::Opus] };
         let stream = ViewerStream { name: "cam", sendable: &sendable };
         let mut random = StdRng::seed_from_u64(3);
         let (peer, answer) =

@@ -1,5 +1,7 @@
 //! The call flows of the manual and the pitfalls of the protocol document's appendix D, without a socket.
 
+mod player;
+
 use serde_json::{Value, json};
 
 use super::*;
