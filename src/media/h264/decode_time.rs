@@ -12,7 +12,7 @@ use h264_reader::nal::sps::{FrameMbsFlags, PicOrderCntType, SeqParameterSet};
 use h264_reader::rbsp::{BitRead as _, BitReader, ByteReader};
 
 use super::framing::avcc_units;
-use super::sps::{LEVEL_6_2, read_leniently};
+use super::sps::{read_leniently, read_strictly};
 use super::{NalHeader, NalType};
 use crate::media::time::Timestamp;
 use crate::media::track::VideoParams;
@@ -27,8 +27,8 @@ const SLICE_HEAD_BYTES: usize = 64;
 #[derive(Debug, Default)]
 pub struct DecodeTimes {
     depth: usize,
-    /// The latest showing times, at most `depth` + 1, rising.
-    waiting: Vec<i64>,
+    /// The latest showing times, at most [`REORDER_DEPTH_MAX`] + 1, rising.
+    latest: Vec<i64>,
     last: Option<i64>,
     /// The latest showing time so far.
     highest: Option<i64>,
@@ -58,7 +58,7 @@ impl DecodeTimes {
 
     /// Forgets what came before: units were lost, or time jumped. Decoding times go on rising.
     pub fn reset(&mut self) {
-        self.waiting.clear();
+        self.latest.clear();
         self.since_idr = None;
     }
 
@@ -80,16 +80,20 @@ impl DecodeTimes {
             self.depth = (self.depth + 1).min(REORDER_DEPTH_MAX);
         }
         self.highest = self.highest.max(Some(pts));
-        let at = self.waiting.partition_point(|&waiting| waiting <= pts);
-        self.waiting.insert(at, pts);
-        let earliest = self.waiting.first().copied().unwrap_or(pts);
-        // Before the first depth + 1 pictures came there is no earlier one to take the place of: a tick each is enough,
-        // and as many below as pictures are still to come.
-        let missing = i64::try_from((self.depth + 1).saturating_sub(self.waiting.len())).unwrap_or_default();
-        let wanted = earliest.saturating_sub(missing);
-        while self.waiting.len() > self.depth {
-            self.waiting.remove(0);
+        let at = self.latest.partition_point(|&latest| latest <= pts);
+        self.latest.insert(at, pts);
+        if self.latest.len() > REORDER_DEPTH_MAX + 1 {
+            self.latest.remove(0);
         }
+        let wanted = match self.latest.len().checked_sub(self.depth + 1) {
+            Some(at) => self.latest.get(at).copied().unwrap_or(pts),
+            // There is no earlier picture to take the place of: a tick each is enough, as many below the earliest one as
+            // pictures are still to come.
+            None => {
+                let missing = i64::try_from(self.depth + 1 - self.latest.len()).unwrap_or_default();
+                self.latest.first().copied().unwrap_or(pts).saturating_sub(missing)
+            }
+        };
         let least = self.last.map_or(i64::MIN, |last| last.saturating_add(1));
         let ticks = wanted.max(least);
         self.last = Some(ticks);
@@ -107,7 +111,7 @@ impl DecodeTimes {
         if is_same {
             return;
         }
-        let read = sps(params).and_then(|sps| read_whole(&sps));
+        let read = sps(params).and_then(|sps| read_strictly(&sps).or_else(|| read_leniently(&sps)));
         self.order = read.as_ref().and_then(OrderSyntax::of);
         let told = read.as_ref().and_then(|sps| sps.vui_parameters.as_ref()?.bitstream_restrictions.as_ref());
         let told = told.and_then(|told| usize::try_from(told.max_num_reorder_frames).ok());
@@ -177,20 +181,13 @@ impl OrderSyntax {
     }
 }
 
-/// With the bitstream restrictions, as long as they can be read.
-fn read_whole(nal: &[u8]) -> Option<SeqParameterSet> {
-    let mut whole = nal.to_vec();
-    let level_idc = std::mem::replace(whole.get_mut(3)?, LEVEL_6_2);
-    let bits = BitReader::new(ByteReader::skipping_h264_header(&whole[..]));
-    match SeqParameterSet::from_bits(bits) {
-        Ok(read) => Some(SeqParameterSet { level_idc, ..read }),
-        Err(_) => read_leniently(nal),
-    }
-}
-
 fn first_slice(avcc: &[u8]) -> Option<&[u8]> {
     avcc_units(avcc).map_while(Result::ok).find(|nal| {
         let nal_type = NalHeader::of(nal).map(NalHeader::nal_type);
         matches!(nal_type, Some(NalType::Slice | NalType::IdrSlice))
     })
 }
+
+#[cfg(test)]
+#[path = "decode_time_tests.rs"]
+mod tests;

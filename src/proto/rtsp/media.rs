@@ -456,3 +456,7 @@ impl Order {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "media_tests.rs"]
+mod tests;

@@ -180,3 +180,7 @@ impl Line {
         Some(mapped * NANOS / i128::from(self.clock_rate.get()) - report.wall_nanos)
     }
 }
+
+#[cfg(test)]
+#[path = "timeline_tests.rs"]
+mod tests;
