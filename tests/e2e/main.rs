@@ -12,6 +12,7 @@ mod publish;
 mod pull;
 mod rest;
 mod rtmp;
+mod rtsp;
 mod signalling;
 mod stills;
 mod terminate;

@@ -88,9 +88,9 @@ fn custom(query: &str) -> serde_json::Value {
         return serde_json::Value::Null;
     }
     let pairs = url::form_urlencoded::parse(query.as_bytes());
-    serde_json::Value::Object(
-        pairs.map(|(name, value)| (name.into_owned(), value.into_owned().into())).collect(),
-    )
+    let stream: serde_json::Map<_, _> =
+        pairs.map(|(name, value)| (name.into_owned(), value.into_owned().into())).collect();
+    serde_json::json!({ "stream": stream })
 }
 
 impl Publishing {
