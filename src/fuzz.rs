@@ -2,6 +2,8 @@
 //!
 //! A function here panics when the parser breaks its promise, and for no other reason. Not part of the API.
 
+mod rtmp;
+
 use std::collections::VecDeque;
 use std::num::NonZeroU32;
 use std::path::Path;
@@ -35,6 +37,8 @@ use crate::proto::signal::message::FromClient;
 use crate::proto::stun::Binding;
 use crate::services::decode::{DecodeError, StreamDecoder};
 
+pub use rtmp::{amf0, flv_tags, rtmp_client, rtmp_server};
+
 /// Most pixels of a picture in fuzzing: the default of the configuration.
 const PIXELS_MAX: u64 = 8192 * 4352;
 
@@ -46,10 +50,12 @@ pub type Target = (&'static str, fn(&[u8]));
 
 /// All targets.
 pub const TARGETS: &[Target] = &[
+    ("amf0", amf0),
     ("avcc", avcc),
     ("depack_h264", depack_h264),
     ("depack_vp8", depack_vp8),
     ("dtls_records", dtls_records),
+    ("flv_tags", flv_tags),
     ("h264_units", h264_units),
     ("http_body", http_body),
     ("http_head", http_head),
@@ -58,6 +64,8 @@ pub const TARGETS: &[Target] = &[
     ("receiver", receiver),
     ("roundtrip_h264", roundtrip_h264),
     ("rtcp", rtcp),
+    ("rtmp_client", rtmp_client),
+    ("rtmp_server", rtmp_server),
     ("rtp_header", rtp_header),
     ("sdp_offer", sdp_offer),
     ("signal_message", signal_message),
