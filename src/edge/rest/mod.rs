@@ -119,21 +119,22 @@ impl Rest {
                     _ => Err(ApiError::method_not_allowed("GET, HEAD, OPTIONS")),
                 };
             }
-            // Each call is served by both methods: helpers use GET for calls without arguments (section 9.1).
-            if !matches!(request.method(), "GET" | "HEAD" | "POST") {
-                return Err(ApiError::method_not_allowed("GET, HEAD, POST, OPTIONS"));
+            let call = path.strip_prefix(PREFIX).unwrap_or_default();
+            // What only tells is served by GET too: helpers use it for calls without arguments (section 9.1). What does
+            // something is not: any page and any prefetching proxy can make a browser send a GET.
+            match request.method() {
+                "POST" => {}
+                "GET" | "HEAD" if does_something(call) => {
+                    return Err(ApiError::method_not_allowed("POST, OPTIONS"));
+                }
+                "GET" | "HEAD" => {}
+                _ => return Err(ApiError::method_not_allowed("GET, HEAD, POST, OPTIONS")),
             }
-            match path.strip_prefix(PREFIX).unwrap_or_default() {
+            match call {
                 "stream/snapshot" => snapshot::take(&self.snapshots, read_json(request)?),
                 "stream/find" => self.find(&read_json(request)?),
                 "stream/list" => Ok(list::list(&self.registry, self.clock.wall())),
                 "stream/find_all" => self.find(&Query::default()),
-                // HEAD asks what would be said, and must not do it (RFC 9110 section 9.3.2).
-                "stream/terminate" | "stream/event/send" | "connection/terminate" | "data/send"
-                    if request.method() == "HEAD" =>
-                {
-                    Err(ApiError::method_not_allowed("GET, POST, OPTIONS"))
-                }
                 "connection/find" => self.find_connections(&read_json(request)?),
                 "connection/find_all" => self.find_connections(&Map::new()),
                 "connection/terminate" => {
@@ -241,6 +242,13 @@ impl Rest {
 /// The answer to a call that was carried out and has nothing to tell (section 9.4: an empty body).
 fn done() -> Response {
     Response::from_data("application/json; charset=utf-8", Vec::new())
+}
+
+/// Whether a call changes what is published, pulled, recorded or connected; its last word tells.
+fn does_something(call: &str) -> bool {
+    const WORDS: [&str; 7] =
+        ["terminate", "startup", "send", "pull", "push", "startRecording", "stopRecording"];
+    call.rsplit('/').next().is_some_and(|word| WORDS.contains(&word))
 }
 
 /// The path without its query, as it came.
