@@ -14,12 +14,15 @@ use crate::base::metrics::Metrics;
 use crate::conf::written;
 use crate::edge::http::body::BodyCollector;
 use crate::edge::http::{HttpSettings, head};
-use crate::media::h264::assemble::{UnitBuilder, UnitTimes};
+use crate::media::h264::assemble::{UnitBuilder, UnitTimes, annex_b_pictures};
+use crate::media::h264::coding::{Coding, Interlaced};
+use crate::media::h264::slice::{SliceStart, is_field};
 use crate::media::h264::sps::Sps;
 use crate::media::h264::undelayed::undelayed;
-use crate::media::h264::{framing, slice::SliceStart};
+use crate::media::h264::{framing, sei};
 use crate::media::time::Timestamp;
 use crate::media::track::AudioCodec;
+use crate::media::unit::AccessUnit;
 use crate::media::vp8::{FrameHeader, FrameUnits};
 use crate::proto::dtls::record;
 use crate::proto::rtp::depack::{Depacketized, VideoDepacketizer};
@@ -52,6 +55,7 @@ pub type Target = (&'static str, fn(&[u8]));
 pub const TARGETS: &[Target] = &[
     ("amf0", amf0),
     ("avcc", avcc),
+    ("decode_h264", decode_h264),
     ("depack_h264", depack_h264),
     ("depack_vp8", depack_vp8),
     ("dtls_records", dtls_records),
@@ -85,6 +89,31 @@ pub fn avcc(data: &[u8]) {
     for nal in framing::annex_b_units(data) {
         assert!(nal.len() <= data.len());
         let _ = SliceStart::parse(nal);
+        let _ = sei::recovery_point(nal);
+        let interlaced = Interlaced { adaptive: false, frame_num_bits: 4, separate_planes: false };
+        let _ = is_field(nal, &interlaced);
+    }
+}
+
+/// A stream of access units through the decoders: what comes out has the size that its parameters say.
+pub fn decode_h264(data: &[u8]) {
+    const SMALL: u64 = 256 * 256;
+    let mut builder = UnitBuilder::new(SMALL);
+    let mut decoder = StreamDecoder::new(SMALL, Metrics::new());
+    let now = Clock::manual().now();
+    for (nals, seq) in annex_b_pictures(data).into_iter().zip(0..) {
+        nals.into_iter().for_each(|nal| builder.push(nal));
+        let time = Timestamp::video(seq * 3000);
+        let Ok(Some(unit)) = builder.finish(UnitTimes { arrived: now, pts: time, dts: time }) else {
+            continue;
+        };
+        let unit = AccessUnit { seq: seq.unsigned_abs(), ..unit };
+        if let Ok(Some(picture)) = decoder.step(&unit, true) {
+            let (width, height) = (picture.params.width as usize, picture.params.height as usize);
+            assert_eq!(picture.y.len(), width * height);
+            assert_eq!(picture.u.len(), width.div_ceil(2) * picture.sampling.rows(height));
+            assert_eq!(picture.v.len(), picture.u.len());
+        }
     }
 }
 
@@ -333,6 +362,7 @@ pub fn signal_message(data: &[u8]) {
 pub fn sps(data: &[u8]) {
     if let Ok(sps) = Sps::parse(data, PIXELS_MAX) {
         assert!(u64::from(sps.width) * u64::from(sps.height) <= PIXELS_MAX);
+        assert_eq!(Coding::of(data).map(|coding| coding.coded_pixels), Some(sps.coded_pixels));
     }
     if let Ok(rewritten) = undelayed(data) {
         assert!(rewritten.nal.len() <= data.len() * 2 + 64);

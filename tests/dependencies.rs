@@ -100,3 +100,102 @@ fn the_listener_of_rouille_takes_headers_without_a_bound() {
     }
     assert!(writer.join().unwrap().starts_with("HTTP/1.1 200"), "50 000 headers were taken");
 }
+
+/// Pictures of a sample in `tests/data/h264` in decoding order, as one decoder of a library gives them.
+fn openh264_luma(stream: &[u8]) -> Vec<Vec<u8>> {
+    use openh264::decoder::{DecodeOptions, Decoder, Flush};
+    use openh264::formats::YUVSource as _;
+    let mut decoder = Decoder::new().unwrap();
+    let mut pictures = Vec::new();
+    let mut take = |picture: &openh264::decoder::DecodedYUV<'_>| {
+        let (width, height) = picture.dimensions();
+        let rows = picture.y().chunks(picture.strides().0).take(height);
+        pictures.push(rows.flat_map(|row| row[..width].to_vec()).collect());
+    };
+    for unit in units(stream) {
+        let options = DecodeOptions::new().flush_after_decode(Flush::NoFlush);
+        if let Some(picture) = decoder.decode_with_options(&unit, options).unwrap() {
+            take(&picture);
+        }
+    }
+    for picture in decoder.flush_remaining().unwrap() {
+        take(&picture);
+    }
+    pictures
+}
+
+fn rust_h264_luma(stream: &[u8]) -> Vec<Vec<u8>> {
+    let mut decoder = rust_h264::decoder::OrderedDecoder::new();
+    let mut pictures = Vec::new();
+    for nal in &rust_h264::nal::parse_annex_b(stream) {
+        pictures.extend(decoder.decode_nal(nal).unwrap());
+    }
+    pictures.extend(decoder.flush());
+    pictures.into_iter().map(|picture| picture.y).collect()
+}
+
+/// The access units of a byte stream, as byte streams.
+fn units(stream: &[u8]) -> Vec<Vec<u8>> {
+    let pictures = stillcast::media::h264::assemble::annex_b_pictures(stream);
+    let unit = |nals: Vec<&[u8]>| nals.into_iter().flat_map(|nal| [&[0, 0, 0, 1], nal].concat()).collect();
+    pictures.into_iter().map(unit).collect()
+}
+
+fn sample(name: &str) -> Vec<u8> {
+    std::fs::read(format!("{}/tests/data/h264/{name}.h264", env!("CARGO_MANIFEST_DIR"))).unwrap()
+}
+
+#[test]
+fn openh264_and_rust_h264_agree_without_b_slices_and_openh264_errs_with_them() {
+    for name in ["baseline_bt601", "main_bt709", "high_full_bt709"] {
+        let stream = sample(name);
+        assert_eq!(openh264_luma(&stream), rust_h264_luma(&stream), "{name}");
+    }
+    let stream = sample("slow_b_open_gop");
+    assert_ne!(openh264_luma(&stream), rust_h264_luma(&stream));
+}
+
+#[test]
+fn openh264_does_not_begin_at_a_recovery_point_and_rust_h264_does() {
+    let stream = sample("slow_b_open_gop");
+    let nals = rust_h264::nal::parse_annex_b(&stream);
+    let is_set = |bytes: &[u8]| matches!(bytes[4] & 31, 7 | 8);
+    let whole = stillcast::media::h264::framing::annex_b_units(&stream)
+        .map(|nal| [&[0, 0, 0, 1], nal].concat())
+        .collect::<Vec<_>>();
+    let recovers = |bytes: &Vec<u8>| stillcast::media::h264::sei::recovery_point(&bytes[4..]).is_some();
+    let point = whole.iter().position(|nal| nal[4] == 6 && recovers(nal)).expect("a recovery point");
+    let sets = || whole.iter().enumerate().filter(|(_, nal)| is_set(nal)).map(|(at, _)| at);
+
+    let mut openh264 = openh264::decoder::Decoder::new().unwrap();
+    let mut rust_h264 = rust_h264::decoder::Decoder::new();
+    for at in sets() {
+        let _ = openh264.decode(&whole[at]);
+        rust_h264.decode_nal(&nals[at]).unwrap();
+    }
+    assert!(!matches!(openh264.decode(&whole[point + 1]), Ok(Some(_))));
+    rust_h264.decode_nal(&nals[point + 1]).unwrap();
+    assert!(rust_h264.flush().is_some());
+}
+
+#[test]
+fn rust_h264_says_nothing_of_a_damaged_slice_that_is_not_the_first() {
+    let stream = sample("main_b_slices4");
+    let mut decoder = rust_h264::decoder::Decoder::new();
+    let nals = rust_h264::nal::parse_annex_b(&stream);
+    let slices = nals.iter().scan(0, |slices, nal| {
+        *slices += i32::from(nal.nal_unit_type == rust_h264::nal::NalUnitType::SliceIdr);
+        (*slices <= 4).then_some((*slices, nal))
+    });
+    for (number, nal) in slices {
+        if number == 3 {
+            let cut = nal.rbsp.len() / 2;
+            let rbsp = nal.rbsp[..cut].to_vec().into();
+            let half = rust_h264::nal::NalUnit { rbsp, ..*nal };
+            assert!(decoder.decode_nal(&half).is_ok());
+        } else {
+            decoder.decode_nal(nal).unwrap();
+        }
+    }
+    assert!(decoder.flush().is_some(), "a picture with a hole");
+}

@@ -12,7 +12,12 @@ const MEAN_MAX: f64 = 1.5;
 
 /// Whether a snapshot shows exactly this frame; otherwise what is wrong.
 pub(crate) fn with_frame(snapshot: &Snapshot, stream: &Stream, frame: Frame) -> Result<(), String> {
-    let (width, height, rgb) = decode(&snapshot.png);
+    png_with_frame(&snapshot.png, stream, frame)
+}
+
+/// As [`with_frame`], of a PNG file.
+pub(crate) fn png_with_frame(png: &[u8], stream: &Stream, frame: Frame) -> Result<(), String> {
+    let (width, height, rgb) = decode(png);
     let ((expected_width, expected_height), expected) = stream.expected(frame);
     if (width, height) != (expected_width, expected_height) {
         return Err(format!("{width}x{height} instead of {expected_width}x{expected_height}"));

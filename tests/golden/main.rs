@@ -9,16 +9,22 @@
 //! `table.rs` has a row for each kind with what must come of it: a right picture or a refusal that names the reason.
 //! Which frame a snapshot shows is told by the card's number, and must be the one that is shown last of what was sent.
 
+#[path = "../support/mod.rs"]
+#[allow(dead_code, unreachable_pub, reason = "a set of tools for all topics, of which each takes some")]
+mod support;
+
 mod compare;
 mod hub;
 mod make;
 mod table;
+mod wire;
 
 use std::time::Duration;
 
 use stillcast::base::clock::Clock;
 
 use crate::make::Stream;
+use crate::support::server::Server;
 use crate::table::{Expect, ROWS, Row};
 
 /// Both passes of a row through one carrier; returns what was wrong.
@@ -62,12 +68,18 @@ fn every_picture_is_the_right_picture() {
     let clock = Clock::real();
     let began = clock.now();
     let folder = tempfile::tempdir().unwrap();
+    let server = Server::start(&[], false);
     let (mut faults, mut slowest) = (Vec::new(), (Duration::ZERO, ""));
     for row in ROWS.iter().filter(|row| only.as_deref().is_none_or(|only| row.name.contains(only))) {
         let start = clock.now();
         let stream = make::stream(row, folder.path());
         for watched in [false, true] {
             faults.extend(run(row, &stream, watched));
+        }
+        for carrier in wire::CARRIERS.into_iter().filter(|_| wire::can_carry(row)) {
+            if let Err(text) = wire::run(row, &stream, carrier, &server) {
+                faults.push(format!("{}, {carrier:?}: {text}", row.name));
+            }
         }
         let took = clock.now() - start;
         println!("{:<28} {:>6.2} s", row.name, took.as_secs_f64());

@@ -50,6 +50,13 @@ impl Stream {
         *self.frames[..sent].iter().max().unwrap()
     }
 
+    /// The first file, in a container that can be read from a pipe.
+    pub(crate) fn as_matroska(&self) -> Vec<u8> {
+        let mut command = ffmpeg();
+        command.arg("-i").arg(&self.parts[0].path);
+        run(command.args(["-c", "copy", "-f", "matroska", "-"]), &mut |_| Ok(()))
+    }
+
     /// ffmpeg's RGB of a frame, and its size.
     pub(crate) fn expected(&self, frame: Frame) -> ((u32, u32), Rc<Vec<u8>>) {
         let part = &self.parts[frame.part];

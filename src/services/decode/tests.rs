@@ -239,6 +239,26 @@ fn what_the_decoder_cannot_do_is_named() {
     }
 }
 
+/// SPS of x264 with `--interlaced`: `frame_num` has four bits, field macroblocks are allowed.
+const INTERLACED: &[u8] = &[
+    0x67, 0x64, 0x00, 0x15, 0xac, 0xd9, 0x41, 0x41, 0x0f, 0xcb, 0x80, 0x88, 0x00, 0x00, 0x03, 0x00, 0x08,
+    0x00, 0x00, 0x03, 0x01, 0xe0, 0xf8, 0xa1, 0x4c, 0xb0,
+];
+
+#[test]
+fn half_a_picture_is_refused() {
+    let mut unit = sample("main_bt709").remove(0);
+    let mut params = (*unit.params).clone();
+    let VideoCodec::H264 { pps, .. } = params.codec else { unreachable!() };
+    params.codec = VideoCodec::H264 { sps: vec![Bytes::from_static(INTERLACED)], pps };
+    unit.params = Arc::new(params);
+    // first_mb 0, slice_type 7 (I), picture parameter set 0, frame_num 0, field_pic_flag 1.
+    unit.data = Bytes::from_static(&[0, 0, 0, 4, 0x65, 0b1000_1000, 0b1000_0110, 0x80]);
+    let (mut decoder, _) = decoder();
+    let reason = "interlaced video whose fields come one by one";
+    assert_eq!(decoder.step(&unit, true).unwrap_err(), DecodeError::Unsupported(reason));
+}
+
 #[test]
 fn a_stream_larger_than_its_level_allows_is_decoded() {
     for name in ["baseline_bt601", "high_full_bt709"] {

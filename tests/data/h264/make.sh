@@ -26,3 +26,8 @@ make main_bt709       426x240 bt709 tv -profile:v main -bf 0
 make high_full_bt709  426x240 bt709 pc -profile:v high -bf 0
 make high_b_bt709     426x240 bt709 tv -profile:v high -bf 3 -b_strategy 0 -x264-params b-pyramid=normal
 make main_b_slices4   638x358 bt601 tv -profile:v main -bf 2 -slices 4
+# For tests/dependencies.rs: B slices with temporal direct prediction, and keyframes that are no IDR pictures.
+$run -f lavfi -i mandelbrot=size=320x180:rate=30:start_scale=0.02:end_scale=0.002:end_pts=60:maxiter=200 \
+  -frames:v 40 -vf noise=alls=6:allf=t -c:v libx264 -threads 1 -preset slow -b:v 150k \
+  -x264-params direct=temporal:b-pyramid=strict:bframes=5:b-adapt=0:open-gop=1:keyint=18:min-keyint=18:scenecut=0 \
+  -pix_fmt yuv420p -f h264 slow_b_open_gop.h264
