@@ -139,7 +139,14 @@ pub(crate) const ROWS: &[Row] = &[
     Row { name: "854x480", size: (854, 480), frames: 20, encode: "-preset veryfast", ..PLAIN },
     Row { name: "638x358", size: (638, 358), frames: 20, encode: "-preset veryfast -bf 0", ..PLAIN },
     Row { name: "638x358_b", size: (638, 358), frames: 20, encode: "-preset veryfast", ..PLAIN },
-    Row { name: "1920x1080", size: (1920, 1080), frames: 14, encode: "-preset veryfast", ..PLAIN },
+    Row {
+        name: "1920x1080",
+        size: (1920, 1080),
+        frames: 14,
+        moments: &[1, 1000],
+        encode: "-preset veryfast",
+        ..PLAIN
+    },
     Row {
         name: "1920x1080_baseline",
         size: (1920, 1080),
