@@ -4,6 +4,7 @@
 //! each other, and when, is the session's business.
 
 mod conversation;
+mod ending;
 mod handshake;
 mod presence;
 mod pulled;

@@ -11,6 +11,7 @@ use crate::support::camera::{Camera, card_clip};
 use crate::support::rest::{HttpClient, HttpResponse};
 use crate::support::server::Server;
 use crate::support::site::read_png;
+use crate::support::ws_client::WsClient;
 
 /// Longest wait for what takes a moment.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -28,12 +29,8 @@ fn call(client: &mut HttpClient, call: &str, body: &Value) -> HttpResponse {
     client.post(&format!("/rest-api/{call}"), &body.to_string())
 }
 
-fn json_of(response: &HttpResponse) -> Value {
-    serde_json::from_slice(&response.body).unwrap()
-}
-
 fn message(response: &HttpResponse) -> String {
-    json_of(response)["message"].as_str().unwrap().to_owned()
+    response.json()["message"].as_str().unwrap().to_owned()
 }
 
 fn until(what: &str, mut holds: impl FnMut() -> bool) {
@@ -74,11 +71,11 @@ fn a_camera_is_started_found_pictured_and_terminated_by_rest() {
     assert_eq!((again.status, message(&again).as_str()), (409, "Stream name is already in use"));
 
     let found = call(&mut client, "rtsp/find", &json!({"uri": with_password, "status": "PLAYING"}));
-    assert_eq!(json_of(&found), json!([{"uri": camera.uri, "status": "PLAYING"}]));
+    assert_eq!(found.json(), json!([{"uri": camera.uri, "status": "PLAYING"}]));
     assert_eq!(call(&mut client, "rtsp/find", &json!({"status": "NEW"})).status, 404);
     assert_eq!(call(&mut client, "pull/rtmp/find_all", &json!({})).status, 404, "another protocol");
 
-    let stream = json_of(&call(&mut client, "stream/find", &json!({"name": with_password})));
+    let stream = call(&mut client, "stream/find", &json!({"name": with_password})).json();
     assert_eq!(stream[0]["name"], camera.uri.as_str(), "never with its password");
     assert_eq!((&stream[0]["mediaProvider"], &stream[0]["status"]), (&json!("RTSP"), &json!("PUBLISHING")));
     assert_eq!((&stream[0]["videoCodec"], &stream[0]["hasAudio"]), (&json!("H264"), &json!(true)));
@@ -87,7 +84,7 @@ fn a_camera_is_started_found_pictured_and_terminated_by_rest() {
         assert_eq!(shown, meant);
     }
     until("sound", || {
-        let stream = json_of(&call(&mut client, "stream/find", &json!({"name": camera.uri})));
+        let stream = call(&mut client, "stream/find", &json!({"name": camera.uri})).json();
         stream[0]["audioCodec"] == "mpeg4-generic"
     });
 
@@ -184,15 +181,12 @@ fn a_camera_that_goes_comes_back_as_a_new_publication() {
     camera.kill();
     until("the end", || server.app().registry().find("gate").is_none());
     assert_eq!(stream.ended().unwrap().to_string(), "RtspAgent shutdown");
-    assert_eq!(
-        json_of(&call(&mut client, "rtsp/find_all", &json!({}))),
-        json!([{"uri": uri, "status": "NEW"}])
-    );
+    assert_eq!(call(&mut client, "rtsp/find_all", &json!({})).json(), json!([{"uri": uri, "status": "NEW"}]));
     assert_eq!(call(&mut client, "rtsp/startup", &body).status, 409, "it is still wanted");
 
     let _camera = Camera::start(&clip, &["--port", &port]);
     until("the stream", || {
-        let found = json_of(&call(&mut client, "rtsp/find_all", &json!({})));
+        let found = call(&mut client, "rtsp/find_all", &json!({})).json();
         found[0]["status"] == "PLAYING"
     });
     let (shown, meant) = shown_and_meant(&mut client, "gate");
@@ -225,4 +219,94 @@ fn a_pull_at_rest_and_one_on_its_way_do_not_hold_up_a_stop() {
     assert_eq!(server.stop(), Vec::<String>::new());
     assert!(clock.now() - begun < Duration::from_secs(3), "{:?}", clock.now() - begun);
     assert_eq!(answered.recv_timeout(PATIENCE).unwrap(), (500, "Requested stream shutdown".to_owned()));
+}
+
+/// What a browser offers that wants to play.
+const PLAY_OFFER: &str = include_str!("../data/sdp/chromium_156_play_offer.sdp");
+
+fn play(client: &mut WsClient, id: &str, name: &str) {
+    client.say(
+        "playStream",
+        json!({"mediaSessionId": id, "name": name, "sdp": PLAY_OFFER, "mediaProvider": "WebRTC"}),
+    );
+}
+
+/// The next message of any kind but a stream's size and sound.
+fn answer_of(client: &mut WsClient, id: &str) -> Value {
+    loop {
+        let message = client.next();
+        if message["message"] == "setRemoteSDP" {
+            assert_eq!(message["data"][0], id, "{message}");
+            return message;
+        }
+    }
+}
+
+#[test]
+fn viewers_of_one_source_share_one_pull_which_ends_after_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let camera = Camera::start(&card_clip(folder.path(), 500, 25), &["--user", "me", "--password", "p"]);
+    let server = server(&[("pull_idle_ms", "400"), ("snapshot_watch_ms", "100")]);
+    let (name, with_password) = (camera.uri.clone(), camera.uri_with("me:p"));
+    let mut first = WsClient::hello(server.address("ws"));
+    let mut second = WsClient::hello(server.address("ws"));
+    play(&mut first, "a", &with_password);
+    answer_of(&mut first, "a");
+    let stream = server.app().registry().find(&name).unwrap();
+    play(&mut second, "b", &with_password);
+    answer_of(&mut second, "b");
+    let mut client = rest(&server);
+    assert_eq!(
+        call(&mut client, "rtsp/find_all", &json!({})).json(),
+        json!([{"uri": name, "status": "PLAYING"}])
+    );
+    assert_eq!(server.app().registry().len(), 1);
+    let (shown, meant) = shown_and_meant(&mut client, &with_password);
+    assert_eq!(shown, meant);
+
+    first.say("stopStream", json!({"mediaSessionId": "a", "name": with_password}));
+    assert_eq!(first.expect_status("a"), ("STOPPED".into(), "Stopped by user".into()));
+    let clock = Clock::real();
+    let long_enough = clock.now() + Duration::from_millis(900);
+    until("time passes", || clock.now() > long_enough);
+    assert!(stream.ended().is_none(), "somebody watches");
+    // Gone without a word.
+    drop(second);
+    until("the end", || stream.ended().is_some());
+    assert_eq!(call(&mut client, "rtsp/find_all", &json!({})).status, 404);
+    // And again, as if nothing had been.
+    play(&mut first, "c", &with_password);
+    answer_of(&mut first, "c");
+    assert!(server.app().registry().find(&name).unwrap().epoch() > stream.epoch());
+}
+
+#[test]
+fn a_viewer_hears_why_a_source_cannot_be_played_and_can_stop_waiting() {
+    let folder = tempfile::tempdir().unwrap();
+    let camera = Camera::start(&card_clip(folder.path(), 500, 25), &[]);
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let server = server(&[("pull_answer_ms", "3000"), ("pull_idle_ms", "100")]);
+    let mut client = WsClient::hello(server.address("ws"));
+    for (uri, info) in [
+        ("rtsp://me:secret@10.0.0.1/1", "Restricted access"),
+        ("rtsp://me:secret@:1/", "Bad URI"),
+        (&camera.uri.replace("/cam", "/other"), "Rtsp stream not found"),
+        ("rtmp://127.0.0.1:1/live/x", "Failed to connect to origin stream"),
+        ("dov://x.mp4", "Failed to get agent storage"),
+    ] {
+        play(&mut client, "a", uri);
+        let data = client.expect("notifyStreamStatusEvent");
+        let told = (data[0]["status"].as_str().unwrap(), data[0]["info"].as_str().unwrap());
+        assert_eq!(told, ("FAILED", info), "{uri}");
+        assert!(!data.to_string().contains("secret"), "{data}");
+    }
+    let address = silent.local_addr().unwrap();
+    play(&mut client, "b", &format!("rtsp://{address}/x"));
+    let (_connection, _) = silent.accept().unwrap();
+    client.say("stopStream", json!({"mediaSessionId": "b"}));
+    assert_eq!(client.expect_status("b"), ("STOPPED".into(), "Stopped by user".into()));
+    let mut pages = rest(&server);
+    until("it is let go", || call(&mut pages, "rtsp/find_all", &json!({})).status == 404);
+    play(&mut client, "c", &format!("rtsp://{address}/x"));
+    assert_eq!(client.expect_status("c"), ("FAILED".into(), "Failed to connect to rtsp stream".into()));
 }

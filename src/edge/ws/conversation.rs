@@ -1,7 +1,6 @@
 //! One connection from handshake to goodbye: the loop of its thread.
 
 use std::collections::{HashMap, VecDeque};
-use std::fmt;
 use std::io::{self, Read as _};
 use std::os::fd::AsFd as _;
 use std::sync::Arc;
@@ -16,6 +15,7 @@ use tungstenite::protocol::{Role, WebSocketConfig};
 use tungstenite::{Message, WebSocket};
 
 use super::WsService;
+use super::ending::Ending;
 use super::presence::Presence;
 use super::pulled::Pulled;
 use crate::base::id::{MediaSessionId, random_id};
@@ -48,29 +48,6 @@ const READ_BUFFER_BYTES: usize = 4 * 1024;
 
 /// Bytes thrown away while the other end takes in that we closed.
 const LINGER_BYTES: usize = 1 << 20;
-
-/// Why a connection is over.
-#[derive(Debug)]
-pub(super) enum Ending {
-    /// The client said goodbye.
-    ByClient,
-    /// It went without a word.
-    Gone(String),
-    /// We close it and say why.
-    ByUs(CloseCode, String),
-    /// The server stops.
-    Stop,
-}
-
-impl fmt::Display for Ending {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::ByClient => f.write_str("client left"),
-            Self::Gone(why) | Self::ByUs(_, why) => f.write_str(why),
-            Self::Stop => f.write_str("server stops"),
-        }
-    }
-}
 
 pub(super) struct Conversation<'a> {
     service: &'a WsService,
