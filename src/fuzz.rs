@@ -35,6 +35,8 @@ use crate::proto::rtp::receiver::{
     TrackSettings, VideoPayload,
 };
 use crate::proto::rtp::{pack_h264, rtcp};
+use crate::proto::rtsp::client::{Client, ClientSettings, Login, Output, Wanted};
+use crate::proto::rtsp::media::MediaSettings;
 use crate::proto::sdp::offer::Offer;
 use crate::proto::signal::message::FromClient;
 use crate::proto::stun::Binding;
@@ -71,6 +73,7 @@ pub const TARGETS: &[Target] = &[
     ("rtmp_client", rtmp_client),
     ("rtmp_server", rtmp_server),
     ("rtp_header", rtp_header),
+    ("rtsp_client", rtsp_client),
     ("sdp_offer", sdp_offer),
     ("signal_message", signal_message),
     ("sps", sps),
@@ -143,6 +146,57 @@ pub fn depack_h264(data: &[u8]) {
             }
         }
     }
+}
+
+/// A whole session with a camera that says anything, in pieces of any size; the first byte says how media is wished for.
+/// Once it is over, nothing comes out any more.
+pub fn rtsp_client(data: &[u8]) {
+    let Some((&head, mut rest)) = data.split_first() else { return };
+    let mut now = Clock::manual().now();
+    let by_udp = head & 1 != 0;
+    let transport = if by_udp { Wanted::Udp([(2, 3), (4, 5)]) } else { Wanted::Interleaved([None, None]) };
+    let settings = ClientSettings {
+        user_agent: "fuzz".into(),
+        answer_limit: Duration::from_secs(5),
+        silence_limit: Duration::from_secs(9),
+        datagram_limit: Duration::from_secs(3),
+        transport,
+        media: MediaSettings {
+            pixels_max: PIXELS_MAX,
+            hold_back: by_udp.then_some(HOLD_BACK_DEFAULT),
+            ssrc: 1,
+            cname: "fuzz".into(),
+        },
+    };
+    let login = Login { user: "user".into(), password: "secret".into() };
+    let mut client = Client::new(settings, "rtsp://cam.example/1", Some(login), now);
+    let mut over = false;
+    while !rest.is_empty() {
+        let room = client.room();
+        assert!(!room.is_empty(), "no room");
+        let count = rest.len().min(room.len()).min(usize::from(head) * 8 + 1);
+        let (piece, after) = rest.split_at(count);
+        room[..count].copy_from_slice(piece);
+        rest = after;
+        if by_udp {
+            client.handle_datagram(now, usize::from(piece[0] & 1), piece[0] & 2 != 0, piece);
+        }
+        client.filled(now, count);
+        if head & 2 != 0 {
+            now += Duration::from_millis(50);
+            client.handle_timeout(now);
+        }
+        loop {
+            match client.poll_output() {
+                Output::Timeout(_) => break,
+                output => assert!(!over, "after the end: {output:?}"),
+            }
+        }
+        over = over || client.is_over();
+    }
+    client.close(now);
+    while !matches!(client.poll_output(), Output::Timeout(_)) {}
+    assert!(client.is_over());
 }
 
 /// The same for VP8.

@@ -183,6 +183,12 @@ impl Client {
         self.session.close(now);
     }
 
+    /// Whether it is over: nothing but what waits comes out any more.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        self.session.is_over()
+    }
+
     /// The next thing to do.
     pub fn poll_output(&mut self) -> Output {
         self.session.poll_output()
