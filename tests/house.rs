@@ -228,7 +228,7 @@ fn names_crate(line: &str, name: &str) -> bool {
             .and_then(|rest| rest.trim_start_matches("::").strip_prefix(name))
             .is_some_and(|rest| rest.starts_with("::") || rest.starts_with(';') || rest.starts_with(" as"))
     };
-    let ours = ["dtls", "png", "rtp", "stun"].contains(&name);
+    let ours = ["dtls", "png", "rtp", "stun", "url"].contains(&name);
     used(line)
         || line.match_indices(&format!("{name}::")).any(|(at, _)| {
             let before = &line[..at];

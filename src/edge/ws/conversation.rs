@@ -9,13 +9,13 @@ use std::time::Instant;
 use bytes::Bytes;
 use crossbeam_channel::Receiver;
 use tungstenite::error::{CapacityError, ProtocolError};
+use tungstenite::protocol::frame::Frame;
 use tungstenite::protocol::frame::coding::{CloseCode, Data, OpCode};
-use tungstenite::protocol::frame::{CloseFrame, Frame};
 use tungstenite::protocol::{Role, WebSocketConfig};
 use tungstenite::{Message, WebSocket};
 
 use super::WsService;
-use super::ending::Ending;
+use super::ending::{Ending, close_frame};
 use super::presence::Presence;
 use super::pulled::Pulled;
 use crate::base::id::{MediaSessionId, random_id};
@@ -26,7 +26,7 @@ use crate::edge::rtc::{Playing, Publishing};
 use crate::edge::tls::Transport;
 use crate::hub::{EndReason, Notice, StreamStatus};
 use crate::proto::signal::message::{FromClient, Hidden, MessageError, ToClient};
-use crate::proto::signal::{Action, CloseReason, EndStatus, Event, Output, Session, SessionIds, StartPlay};
+use crate::proto::signal::{Action, EndStatus, Event, Output, Session, SessionIds, StartPlay};
 use crate::services::record::{Completion, Recorded};
 
 /// Most events on their way from peers and pictures to one connection, where the settings would allow more. When it
@@ -271,15 +271,7 @@ impl<'a> Conversation<'a> {
                 self.service.metrics.unknown_messages_total.inc();
                 tracing::debug!("message {name:?} is not served");
             }
-            Action::Close(reason) => {
-                let code = match reason {
-                    CloseReason::KeepAlive => CloseCode::Away,
-                    CloseReason::NoConnection | CloseReason::BadMessages | CloseReason::Refused => {
-                        CloseCode::Policy
-                    }
-                };
-                return Err(Ending::ByUs(code, reason.to_string()));
-            }
+            Action::Close(reason) => return Err(reason.into()),
         }
         Ok(())
     }
@@ -595,15 +587,6 @@ impl<'a> Conversation<'a> {
 
 fn failed(media_session_id: MediaSessionId, info: String) -> Event {
     Event::Ended { media_session_id, status: EndStatus::Failed, info }
-}
-
-/// A close frame holds at most 125 bytes, two of which are the code (RFC 6455 section 5.5).
-fn close_frame(code: CloseCode, why: &str) -> CloseFrame {
-    let mut end = why.len().min(123);
-    while !why.is_char_boundary(end) {
-        end -= 1;
-    }
-    CloseFrame { code, reason: why[..end].to_owned().into() }
 }
 
 fn is_not_now(error: &io::Error) -> bool {

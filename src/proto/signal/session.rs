@@ -6,6 +6,8 @@
 mod client;
 mod player;
 
+mod snapshots;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -15,8 +17,8 @@ use serde_json::{Map, Value};
 use super::action::{Action, CloseReason, EndStatus, Event, StartPlay, StartPublish};
 use super::message::{
     Availability, Connection, DataOutcome, DataStatus, DebugStatus, Failure, FromClient, Hidden,
-    MessageError, MutedState, NamedRequest, SendStreamEvent, SharedText, Status, StreamEvent,
-    StreamEventKind, StreamRequest, StreamStatusEvent, ToClient,
+    MessageError, MutedState, NamedRequest, SendStreamEvent, Status, StreamEventKind, StreamRequest,
+    StreamStatusEvent, ToClient,
 };
 use crate::base::id::{MediaSessionId, StreamName, without_password};
 
@@ -512,63 +514,6 @@ impl Session {
             ..StreamStatusEvent::new(media_session_id.as_str(), &stream.name, status)
         };
         self.send(ToClient::NotifyStreamStatusEvent([status]));
-    }
-
-    fn snapshot(&mut self, request: NamedRequest) {
-        let NamedRequest { name, media_session_id } = request;
-        let of_stream = self.is_stream(&media_session_id);
-        let pending = PendingSnapshot { media_session_id, name, of_stream };
-        if pending.media_session_id.is_empty() {
-            self.answer_snapshot(pending, Err("MediaSessionId is null".into()));
-        } else if MediaSessionId::new(&pending.media_session_id).is_err() {
-            self.act(Action::CountBadInput("media_session_id"));
-            self.answer_snapshot(pending, Err(NO_SNAPSHOT.into()));
-        } else if self.snapshots.len() >= self.settings.snapshots_max {
-            self.act(Action::CountBadInput("snapshots_per_connection"));
-            self.answer_snapshot(pending, Err(NO_SNAPSHOT.into()));
-        } else {
-            let ticket = self.next_ticket;
-            self.next_ticket += 1;
-            self.act(Action::TakeSnapshot { ticket, name: pending.name.clone() });
-            self.snapshots.insert(ticket, pending);
-        }
-    }
-
-    /// Both generations of clients understand one of the two frames (section 4.2).
-    fn answer_snapshot(&mut self, pending: PendingSnapshot, result: Result<SharedText, String>) {
-        let PendingSnapshot { media_session_id, name, of_stream } = pending;
-        let name = without_password(&name);
-        let is_stream = self.is_stream(&media_session_id);
-        if of_stream && !is_stream {
-            // Its terminal status is out, which is the last frame of its id.
-            return;
-        }
-        let event_id = (!media_session_id.is_empty()).then(|| media_session_id.clone());
-        let event =
-            |kind| ToClient::NotifyStreamEvent([StreamEvent { media_session_id: event_id.clone(), kind }]);
-        let [audio_state, video_state] = self.muted_states(&media_session_id);
-        let status = |status, info| {
-            let info = Some(info);
-            ToClient::NotifyStreamStatusEvent([StreamStatusEvent {
-                info,
-                audio_state,
-                video_state,
-                ..StreamStatusEvent::new(&media_session_id, &name, status)
-            }])
-        };
-        match result {
-            Ok(snapshot) => {
-                self.send(status(Status::SnapshotComplete, snapshot.clone()));
-                self.send(event(StreamEventKind::SnapshotCompleted { snapshot }));
-            }
-            Err(info) => {
-                // First the event: on FAILED the client forgets who listens to it.
-                self.send(event(StreamEventKind::SnapshotFailed { info: info.clone() }));
-                if !is_stream {
-                    self.send(status(Status::Failed, info.as_str().into()));
-                }
-            }
-        }
     }
 
     fn is_stream(&self, media_session_id: &str) -> bool {
