@@ -41,6 +41,7 @@ use crate::proto::sdp::offer::Offer;
 use crate::proto::signal::message::FromClient;
 use crate::proto::stun::Binding;
 use crate::services::decode::{DecodeError, StreamDecoder};
+use crate::services::vod::Demuxer;
 
 pub use rtmp::{amf0, flv_tags, rtmp_client, rtmp_server};
 
@@ -66,6 +67,7 @@ pub const TARGETS: &[Target] = &[
     ("http_body", http_body),
     ("http_head", http_head),
     ("jitter", jitter),
+    ("mp4", mp4),
     ("properties", properties),
     ("receiver", receiver),
     ("roundtrip_h264", roundtrip_h264),
@@ -290,6 +292,19 @@ pub fn jitter(data: &[u8]) {
         clock.advance(Duration::from_millis(u64::from(bytes[2])));
         let _ = buffer.deadline(true);
     }
+}
+
+/// An MP4 file: its units come in order, and no more of them than the bounds of the reader.
+pub fn mp4(data: &[u8]) {
+    let now = Clock::manual().now();
+    let Ok(mut demuxer) = Demuxer::open(data.to_vec().into_boxed_slice(), PIXELS_MAX) else { return };
+    let (mut last, mut units) = (Duration::ZERO, 0);
+    while let Ok(Some(due)) = demuxer.next(now) {
+        assert!(due.at >= last || units == 0);
+        (last, units) = (due.at, units + 1);
+    }
+    demuxer.seek(demuxer.duration() / 2);
+    let _ = demuxer.next(now);
 }
 
 /// A properties file.

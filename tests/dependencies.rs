@@ -199,3 +199,87 @@ fn rust_h264_says_nothing_of_a_damaged_slice_that_is_not_the_first() {
     }
     assert!(decoder.flush().is_some(), "a picture with a hole");
 }
+
+/// Bytes that tell how often they were asked for, and end the asking.
+struct Counted {
+    bytes: std::io::Cursor<Vec<u8>>,
+    left: u32,
+}
+
+impl Counted {
+    fn count(&mut self) -> std::io::Result<()> {
+        self.left = self.left.checked_sub(1).ok_or_else(|| std::io::Error::other("asked too often"))?;
+        Ok(())
+    }
+}
+
+impl std::io::Read for Counted {
+    fn read(&mut self, out: &mut [u8]) -> std::io::Result<usize> {
+        self.count()?;
+        self.bytes.read(out)
+    }
+}
+
+impl std::io::Seek for Counted {
+    fn seek(&mut self, to: std::io::SeekFrom) -> std::io::Result<u64> {
+        self.count()?;
+        self.bytes.seek(to)
+    }
+}
+
+#[test]
+fn mp4_reads_a_box_of_no_size_for_ever() {
+    let mut bytes = [&24_u32.to_be_bytes()[..], b"ftypisom\0\0\0\0isommp41"].concat();
+    bytes.extend_from_slice(&16_u32.to_be_bytes());
+    bytes.extend_from_slice(b"moov\0\0\0\0none");
+    let size = bytes.len() as u64;
+    let mut counted = Counted { bytes: std::io::Cursor::new(bytes), left: 100_000 };
+    assert!(mp4::Mp4Reader::read_header(&mut counted, size).is_err());
+    assert_eq!(counted.left, 0, "40 bytes were asked for 100 000 times, and would be on and on");
+}
+
+#[test]
+fn mp4_reads_other_bytes_than_the_samples_of_a_fragmented_file() {
+    use stillcast::services::mp4::{Movie, ReadAt as _};
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("a.mp4");
+    let status = std::process::Command::new("ffmpeg")
+        .args([
+            "-v",
+            "error",
+            "-f",
+            "lavfi",
+            "-i",
+            "testsrc2=size=64x48:rate=25:duration=2",
+            "-c:v",
+            "libx264",
+        ])
+        .args(["-pix_fmt", "yuv420p", "-g", "10", "-movflags", "frag_keyframe+empty_moov+default_base_moof"])
+        .arg(&file)
+        .status()
+        .expect("ffmpeg is needed: tools/install-test-deps");
+    assert!(status.success());
+    let bytes = std::fs::read(&file).unwrap();
+    let movie = Movie::read(&bytes[..]).unwrap();
+    let samples = &movie.tracks[0].samples;
+    let mut reader = mp4::Mp4Reader::read_header(std::io::Cursor::new(&bytes), bytes.len() as u64).unwrap();
+    let right = samples.iter().enumerate().filter(|(at, sample)| {
+        let read = reader.read_sample(1, *at as u32 + 1);
+        let sample = bytes[..].read(sample.offset, sample.size as usize).unwrap();
+        read.is_ok_and(|read| read.is_some_and(|read| read.bytes == sample))
+    });
+    assert!(right.count() < samples.len());
+}
+
+#[test]
+fn mp4_has_no_place_for_opus() {
+    // Without a last arm for others: it would not compile any more when there is one.
+    let name = |config: mp4::MediaConfig| match config {
+        mp4::MediaConfig::AvcConfig(_) => "avc",
+        mp4::MediaConfig::HevcConfig(_) => "hevc",
+        mp4::MediaConfig::Vp9Config(_) => "vp9",
+        mp4::MediaConfig::AacConfig(_) => "aac",
+        mp4::MediaConfig::TtxtConfig(_) => "ttxt",
+    };
+    assert_eq!(name(mp4::MediaConfig::AacConfig(mp4::AacConfig::default())), "aac");
+}

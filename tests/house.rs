@@ -196,6 +196,7 @@ const DOORS: &[(&str, &[&str])] = &[
             "src/services/auto/store.rs",
             "src/services/record/",
             "src/services/retention.rs",
+            "src/services/vod/",
             "src/edge/web/files.rs",
         ],
     ),

@@ -13,3 +13,4 @@ pub mod retention;
 pub mod scale;
 pub mod snapshot;
 pub mod test_card;
+pub mod vod;

@@ -10,6 +10,7 @@ mod play;
 mod process;
 mod publish;
 mod pull;
+mod record;
 mod rest;
 mod rtmp;
 mod rtsp;

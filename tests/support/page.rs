@@ -38,6 +38,8 @@ pub struct Page {
     name: String,
     media_session_id: String,
     is_over: bool,
+    /// Ask for recording.
+    pub record: bool,
 }
 
 impl Page {
@@ -47,8 +49,13 @@ impl Page {
         stream.set_read_timeout(Some(ANSWER_LIMIT))?;
         let (socket, _) = tungstenite::client(format!("ws://{server}/"), stream)
             .map_err(|error| PageError::WebSocket(error.to_string()))?;
-        let mut client =
-            Self { socket, name: String::new(), media_session_id: String::new(), is_over: false };
+        let mut client = Self {
+            socket,
+            name: String::new(),
+            media_session_id: String::new(),
+            is_over: false,
+            record: false,
+        };
         client.say(
             "connection",
             &json!({
@@ -69,7 +76,7 @@ impl Page {
             "publishStream",
             &json!({
                 "mediaSessionId": self.media_session_id, "name": name, "published": true,
-                "hasVideo": true, "hasAudio": has_audio, "status": "PENDING", "record": false,
+                "hasVideo": true, "hasAudio": has_audio, "status": "PENDING", "record": self.record,
                 "mediaProvider": "WebRTC", "sdp": offer, "bitrate": 0, "minBitrate": 0, "maxBitrate": 0
             }),
         )?;
@@ -113,6 +120,18 @@ impl Page {
     /// Waits until the stream counts as published.
     pub fn wait_published(&mut self) -> Result<(), PageError> {
         self.wait_for(|message| status_of(message) == Some("PUBLISHING")).map(drop)
+    }
+
+    /// Ends the stream; returns its last status.
+    pub fn unpublish(&mut self) -> Result<Value, PageError> {
+        self.say("unPublishStream", &json!({ "mediaSessionId": self.media_session_id }))?;
+        let status = self.wait_for(|message| status_of(message) == Some("UNPUBLISHED"))?;
+        Ok(status["data"][0].clone())
+    }
+
+    /// The media session of the stream.
+    pub fn media_session_id(&self) -> &str {
+        &self.media_session_id
     }
 
     /// Leaves the page: the stream is unpublished, then the socket closed.

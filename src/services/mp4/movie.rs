@@ -293,7 +293,9 @@ impl Track {
             Some(tfdt) => i64::try_from(tfdt.base_media_decode_time)
                 .ok()
                 .filter(|dts| *dts < TICKS_MAX)
-                .ok_or_else(|| format_error("a decoding time beyond all measure"))?,
+                .ok_or_else(|| format_error("a decoding time beyond all measure"))?
+                // Decoding times rise (section 8.8.12), whatever a file says.
+                .max(self.samples.last().map_or(0, |last| last.dts)),
             None => next.unwrap_or(0),
         };
         let mut offset = base;

@@ -410,15 +410,16 @@ impl Recordings {
             end: None,
         };
         let ending = if name_facts.video_codec.eq_ignore_ascii_case("VP8") { "webm" } else { "mp4" };
-        let mut state = shared.state.lock();
-        if let Some(running) = state.running.get(&stream.epoch()) {
-            return Ok(running.name.clone());
-        }
-        if state.is_stopping {
-            return Err(RecordError::NotFound);
-        }
+        // Before the lock: a disk that hangs must not hold up whoever asks for the list.
         let first = store.create(&naming.name(&name_facts, ending), publication.name.as_str())?;
         let name = first.name.clone();
+        let mut state = shared.state.lock();
+        let other = state.running.get(&stream.epoch()).map(|running| running.name.clone());
+        if other.is_some() || state.is_stopping {
+            drop(state);
+            store.discard(first)?;
+            return other.ok_or(RecordError::NotFound);
+        }
         let plan = Plan {
             naming,
             rotation: rotation.unwrap_or(shared.settings.rotation),

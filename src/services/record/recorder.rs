@@ -101,8 +101,9 @@ impl Recorder {
             (result, None) => result,
         };
         if let Some(first) = self.first.take() {
-            // Nothing came.
+            // Nothing came: there is no file to be named.
             self.discard(first);
+            self.shared.now_writing(&self.stream, "");
         }
         failure
     }
@@ -136,6 +137,9 @@ impl Recorder {
                     begin_at = Some(now + ALIGN_FOR);
                 }
                 early.extend(unit);
+                if is_over {
+                    early.extend(subscription.live.receiver().try_iter());
+                }
                 if is_over || early.len() >= ALIGN_UNITS_MAX || begin_at.is_some_and(|at| now >= at) {
                     timeline.align(&early);
                     is_begun = !early.is_empty();
@@ -150,6 +154,10 @@ impl Recorder {
                 part.flush().map_err(failed)?;
             }
             if is_over {
+                // What came before the stop is part of it.
+                for unit in subscription.live.receiver().try_iter() {
+                    self.take(timeline, part, &unit)?;
+                }
                 return Ok(());
             }
             if subscription.live.missed() > missed {

@@ -17,6 +17,8 @@ pub(super) struct VideoSample {
     pub(super) duration: u32,
     /// Decoding may begin here.
     pub(super) key: bool,
+    /// It is never shown itself.
+    pub(super) hidden: bool,
     pub(super) params: Arc<VideoParams>,
     /// As in an access unit.
     pub(super) data: Bytes,

@@ -41,6 +41,7 @@ fn picture(unit: &AccessUnit) -> VideoSample {
         composition: unit.pts.ticks - unit.dts.ticks,
         duration: 3000,
         key: unit.key,
+        hidden: unit.hidden,
         params: unit.params.clone(),
         data: unit.data.clone(),
     }
@@ -279,6 +280,7 @@ fn vp8(n: i64) -> VideoSample {
         composition: 0,
         duration: 3000,
         key: n % 30 == 0,
+        hidden: false,
         params: Arc::new(params),
         data,
     }

@@ -98,6 +98,7 @@ impl Timeline {
             composition: composition.clamp(0, 90_000 * 10),
             duration: self.picture_ticks,
             key: unit.key,
+            hidden: unit.hidden,
             params: unit.params.clone(),
             data: unit.data.clone(),
         }

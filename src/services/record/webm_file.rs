@@ -15,7 +15,7 @@ use crate::services::mp4::{Mp4Error, OPUS_PRE_SKIP, ReadAt as _};
 
 /// Where the first cluster begins.
 const HEAD_BYTES: u64 = 64 * 1024;
-/// Place of the segment's length: after the file's own head, whose length is fixed.
+/// Numbers of the tracks.
 const VIDEO_TRACK: u64 = 1;
 const AUDIO_TRACK: u64 = 2;
 /// Most bytes of a cluster that is read back.
@@ -28,6 +28,7 @@ struct Block {
     /// In milliseconds of the file.
     at_ms: i64,
     key: bool,
+    hidden: bool,
     data: bytes::Bytes,
 }
 
@@ -85,7 +86,13 @@ impl WebmFile {
             }
         }
         let at_ms = (sample.dts + sample.composition) / 90;
-        self.push(Block { track: VIDEO_TRACK, at_ms, key: sample.key, data: sample.data.clone() })
+        self.push(Block {
+            track: VIDEO_TRACK,
+            at_ms,
+            key: sample.key,
+            hidden: sample.hidden,
+            data: sample.data.clone(),
+        })
     }
 
     /// Takes a frame of Opus.
@@ -100,7 +107,7 @@ impl WebmFile {
             }
         }
         let at_ms = sample.dts * 1000 / i64::from(sample.params.sample_rate.get());
-        self.push(Block { track: AUDIO_TRACK, at_ms, key: true, data: sample.data.clone() })
+        self.push(Block { track: AUDIO_TRACK, at_ms, key: true, hidden: false, data: sample.data.clone() })
     }
 
     fn push(&mut self, block: Block) -> Result<(), WriteError> {
@@ -126,7 +133,7 @@ impl WebmFile {
         let mut body = Element::uint(ebml::TIMESTAMP, base.unsigned_abs());
         for block in &self.waiting {
             let relative = i16::try_from((block.at_ms - zero).max(0) - base).unwrap_or(i16::MAX);
-            let flags = if block.key { 0x80 } else { 0 };
+            let flags = u8::from(block.key) << 7 | u8::from(block.hidden) << 3;
             let mut simple = vec![0x80 | block.track as u8];
             simple.extend_from_slice(&relative.to_be_bytes());
             simple.push(flags);
@@ -168,7 +175,7 @@ struct End {
 }
 
 fn info(created: Duration, duration: Option<Duration>) -> Vec<u8> {
-    // Matrosks counts nanoseconds from the year 2001.
+    // Matroska counts nanoseconds from the year 2001.
     let since_2001 = i64::try_from(created.as_nanos()).unwrap_or(i64::MAX) - 978_307_200 * 1_000_000_000;
     let mut info = Element::uint(ebml::TIMESTAMP_SCALE, 1_000_000);
     info.extend(Element::binary(ebml::MUXING_APP, b"stillcast"));
