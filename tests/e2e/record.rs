@@ -145,7 +145,7 @@ fn killed_in_the_middle_a_recording_plays_to_its_last_second_and_is_completed_by
     let file = records.path().join(&live.record_name);
     let before = numbers(&file);
     assert_consecutive(&before);
-    assert!(before.len() as u64 + 33 >= u64::from(sent), "{} of {sent} pictures", before.len());
+    assert!(before.len() as u64 + 33 >= sent, "{} of {sent} pictures", before.len());
     let mark = || std::fs::read_dir(records.path()).unwrap().count() > 1;
     assert!(mark());
 
