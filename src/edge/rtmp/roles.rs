@@ -13,6 +13,7 @@ use crate::hub::{
 };
 use crate::media::unit::MediaUnit;
 use crate::proto::rtmp::server::Request;
+use crate::proto::rtmp::url::percent_decoded;
 
 /// The application of RTMP clients in a backend (protocol document, section 7.3).
 const APP_KEY: &str = "flashStreamingApp";
@@ -122,9 +123,7 @@ impl Playing {
         let Request { name, custom, .. } = start.request;
         let stream = start.registry.find(&name).or_else(|| {
             // Players write what is not allowed in an address as `%20`.
-            let decoded = url::form_urlencoded::parse(name.replace('+', "%2B").as_bytes())
-                .next()
-                .map(|(key, _)| key.into_owned());
+            let decoded = Some(percent_decoded(&name));
             decoded.filter(|decoded| *decoded != name).and_then(|decoded| start.registry.find(&decoded))
         });
         let Some(stream) = stream else {

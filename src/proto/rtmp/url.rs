@@ -109,6 +109,14 @@ pub fn split_parameters(text: &str) -> (&str, Option<serde_json::Value>) {
     (name, (!object.is_empty()).then_some(object.into()))
 }
 
+/// A name in which `%20` and the like are what they stand for; a plus is a plus.
+#[must_use]
+pub fn percent_decoded(name: &str) -> String {
+    let guarded = name.replace('+', "%2B").replace('&', "%26").replace('=', "%3D");
+    let mut pairs = url::form_urlencoded::parse(guarded.as_bytes());
+    pairs.next().map(|(decoded, _)| decoded.into_owned()).unwrap_or_default()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -142,6 +150,11 @@ mod tests {
         ] {
             assert!(RtmpUrl::parse(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn a_name_is_decoded_and_a_plus_stays() {
+        assert_eq!(percent_decoded("cam%201+2&a=%C3%BC"), "cam 1+2&a=ü");
     }
 
     #[test]
