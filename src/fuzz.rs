@@ -9,6 +9,9 @@ use std::num::NonZeroU32;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use rand::SeedableRng as _;
+use rand::rngs::StdRng;
+
 use crate::base::clock::Clock;
 use crate::base::metrics::Metrics;
 use crate::conf::written;
@@ -16,6 +19,7 @@ use crate::edge::http::body::BodyCollector;
 use crate::edge::http::{HttpSettings, head};
 use crate::media::h264::assemble::{UnitBuilder, UnitTimes, annex_b_pictures};
 use crate::media::h264::coding::{Coding, Interlaced};
+use crate::media::h264::decode_time::DecodeTimes;
 use crate::media::h264::slice::{SliceStart, is_field};
 use crate::media::h264::sps::Sps;
 use crate::media::h264::undelayed::undelayed;
@@ -25,6 +29,7 @@ use crate::media::track::AudioCodec;
 use crate::media::unit::AccessUnit;
 use crate::media::vp8::{FrameHeader, FrameUnits};
 use crate::proto::dtls::record;
+use crate::proto::rtp::aac::{AAC_UNIT_BYTES_MAX, AacDepacketizer, HeaderBits};
 use crate::proto::rtp::depack::{Depacketized, VideoDepacketizer};
 use crate::proto::rtp::depack_h264::H264Depacketizer;
 use crate::proto::rtp::depack_vp8::Vp8Depacketizer;
@@ -35,8 +40,13 @@ use crate::proto::rtp::receiver::{
     TrackSettings, VideoPayload,
 };
 use crate::proto::rtp::{pack_h264, rtcp};
+use crate::proto::rtsp::address::Address;
 use crate::proto::rtsp::client::{Client, ClientSettings, Login, Output, Wanted};
 use crate::proto::rtsp::media::MediaSettings;
+use crate::proto::rtsp::message::{Reader as RtspReader, StatusCode};
+use crate::proto::rtsp::sdp::Description;
+use crate::proto::rtsp::server::{Answer, OUT_BYTES_MAX, Server, ServerOutput, ServerSettings};
+use crate::proto::rtsp::transport::Transport;
 use crate::proto::sdp::offer::Offer;
 use crate::proto::signal::message::FromClient;
 use crate::proto::stun::Binding;
@@ -59,6 +69,8 @@ pub const TARGETS: &[Target] = &[
     ("amf0", amf0),
     ("avcc", avcc),
     ("decode_h264", decode_h264),
+    ("decode_times", decode_times),
+    ("depack_aac", depack_aac),
     ("depack_h264", depack_h264),
     ("depack_vp8", depack_vp8),
     ("dtls_records", dtls_records),
@@ -76,6 +88,9 @@ pub const TARGETS: &[Target] = &[
     ("rtmp_server", rtmp_server),
     ("rtp_header", rtp_header),
     ("rtsp_client", rtsp_client),
+    ("rtsp_message", rtsp_message),
+    ("rtsp_sdp", rtsp_sdp),
+    ("rtsp_server", rtsp_server),
     ("sdp_offer", sdp_offer),
     ("signal_message", signal_message),
     ("sps", sps),
@@ -119,6 +134,131 @@ pub fn decode_h264(data: &[u8]) {
             assert_eq!(picture.u.len(), width.div_ceil(2) * picture.sampling.rows(height));
             assert_eq!(picture.v.len(), picture.u.len());
         }
+    }
+}
+
+/// Payloads of AAC, each after two bytes of length; the first byte of all says how its headers are laid out.
+pub fn depack_aac(data: &[u8]) {
+    let Some((&layout, mut rest)) = data.split_first() else { return };
+    let bits = match layout % 3 {
+        0 => HeaderBits { size: 13, index: 3, index_delta: 3 },
+        1 => HeaderBits { size: 6, index: 2, index_delta: 2 },
+        _ => HeaderBits { size: layout >> 2, index: 0, index_delta: 1 },
+    };
+    let mut depacketizer = AacDepacketizer::new(bits);
+    while let Some((&[high, low], after)) = rest.split_first_chunk::<2>() {
+        let size = usize::from(u16::from_be_bytes([high & 0x0F, low])).min(after.len());
+        let (payload, after) = after.split_at(size);
+        if high & 0x80 != 0 {
+            depacketizer.mark_lost();
+        }
+        let _ = depacketizer.push(u32::from(high >> 4 & 3), payload, |_, unit| {
+            assert!(!unit.is_empty() && unit.len() <= AAC_UNIT_BYTES_MAX);
+        });
+        rest = after;
+    }
+}
+
+/// Pictures of a byte stream behind a parameter set, with showing times out of the bytes: decoding times rise and are
+/// never behind the showing times.
+pub fn decode_times(data: &[u8]) {
+    let mut builder = UnitBuilder::new(PIXELS_MAX);
+    let (now, mut times, mut last) = (Clock::manual().now(), DecodeTimes::new(), i64::MIN);
+    for nal in framing::annex_b_units(data) {
+        builder.push(nal);
+        let ticks = i64::from(nal.last().copied().unwrap_or_default()) * 1000;
+        let pts = Timestamp::video(ticks);
+        let Ok(Some(mut unit)) = builder.finish(UnitTimes { arrived: now, pts, dts: pts }) else { continue };
+        times.stamp(&mut unit);
+        assert!(unit.dts.ticks > last && unit.pts.ticks >= unit.dts.ticks);
+        last = unit.dts.ticks;
+        if nal.len() % 7 == 0 {
+            times.reset();
+        }
+    }
+}
+
+/// A byte stream of RTSP: it is read alike however it is cut.
+pub fn rtsp_message(data: &[u8]) {
+    let read = |piece_bytes: usize| {
+        let (mut reader, mut read) = (RtspReader::new(), Vec::new());
+        for piece in data.chunks(piece_bytes.max(1)) {
+            reader.push(piece);
+            loop {
+                match reader.incoming() {
+                    Ok(None) => break,
+                    Ok(Some(incoming)) => read.push(format!("{incoming:?}")),
+                    Err(invalid) => {
+                        read.push(invalid.to_string());
+                        return read;
+                    }
+                }
+            }
+        }
+        read
+    };
+    assert_eq!(read(data.len()), read(7));
+    let text = String::from_utf8_lossy(data);
+    for transport in Transport::parse(&text) {
+        assert_eq!(Transport::parse(&transport.to_string()).len(), 1);
+    }
+    let _ = Address::of(&text);
+}
+
+/// A session description of RTSP: what is understood is written and understood again.
+pub fn rtsp_sdp(data: &[u8]) {
+    let Ok(read) = Description::parse(data) else { return };
+    for track in &read.tracks {
+        let _ = (read.track_url("rtsp://host/name", track), track.audio_params(), track.codec_name());
+    }
+    let known: Vec<_> = read.tracks.iter().filter(|track| track.is_known()).cloned().collect();
+    let written =
+        Description { tracks: known, ..Description::default() }.write("name", 1, [127, 0, 0, 1].into());
+    let again = Description::parse(&written).expect("ours can be read");
+    assert!(again.tracks.iter().all(|track| track.is_known()));
+}
+
+/// A whole connection: bytes of a client, with usual answers to what the server asks.
+pub fn rtsp_server(data: &[u8]) {
+    let now = Clock::manual().now();
+    let settings = ServerSettings {
+        setup_limit: Duration::from_secs(10),
+        session_timeout: Duration::from_secs(60),
+        silence_limit: None,
+        hold_back: Duration::from_millis(100),
+        pixels_max: PIXELS_MAX,
+        product: String::new(),
+    };
+    let mut server = Server::new(settings, &mut StdRng::seed_from_u64(1), now);
+    let mut described = None;
+    for piece in data.chunks(1000) {
+        if let Some(room) = server.room().get_mut(..piece.len()) {
+            room.copy_from_slice(piece);
+        }
+        server.handle_read(now, piece.len());
+        loop {
+            let answer = match server.poll_output() {
+                ServerOutput::Timeout(_) => break,
+                ServerOutput::Announce { mut description, .. } => {
+                    description.tracks.iter_mut().for_each(|track| track.control = "trackID=0".into());
+                    described = Some(description);
+                    Answer::Done
+                }
+                ServerOutput::Find { .. } => match &described {
+                    Some(description) => Answer::Found(description.clone(), "name".into()),
+                    None => Answer::Refused(StatusCode::NotFound.into()),
+                },
+                ServerOutput::OpenPorts { .. } => Answer::Ports(31_000, 31_001),
+                ServerOutput::Play => Answer::Playing(Vec::new()),
+                ServerOutput::Close(_) => return,
+                _ => continue,
+            };
+            server.answer(now, answer);
+        }
+        assert!(server.out().len() <= OUT_BYTES_MAX + data.len() * 100);
+        server.handle_datagram(now, 0, false, piece);
+        server.handle_timeout(now);
+        while !matches!(server.poll_output(), ServerOutput::Timeout(_)) {}
     }
 }
 

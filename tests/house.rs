@@ -212,7 +212,7 @@ const DOORS: &[(&str, &[&str])] = &[
     ("tokio", &["src/proto/dtls"]),
     ("tracing_subscriber", &["src/cli.rs"]),
     ("tungstenite", &["src/edge/ws"]),
-    ("url", &["src/edge/pull/source.rs", "src/proto/rtmp/"]),
+    ("url", &["src/edge/pull/source.rs", "src/edge/rtmp", "src/edge/rtsp", "src/proto/rtmp/"]),
     ("uuid", &["src/base/id.rs"]),
     ("webrtc_srtp", &["src/proto/srtp"]),
     ("webrtc_util", &["src/proto/"]),

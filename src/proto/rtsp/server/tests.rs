@@ -20,7 +20,7 @@ struct Client {
     /// What came out beside answers.
     outputs: Vec<String>,
     units: usize,
-    answer: Box<dyn Fn(&ServerOutput) -> Option<Answer>>,
+    answer: fn(&ServerOutput) -> Option<Answer>,
 }
 
 impl Client {
@@ -35,15 +35,7 @@ impl Client {
         };
         let now = Clock::manual().now();
         let server = Server::new(settings, &mut StdRng::seed_from_u64(1), now);
-        Self {
-            server,
-            now,
-            cseq: 0,
-            session: None,
-            outputs: Vec::new(),
-            units: 0,
-            answer: Box::new(usual_answer),
-        }
+        Self { server, now, cseq: 0, session: None, outputs: Vec::new(), units: 0, answer: usual_answer }
     }
 
     fn send(&mut self, bytes: &[u8]) {
@@ -312,7 +304,7 @@ fn what_makes_no_sense_is_refused_by_its_reason_and_the_connection_goes_on() {
 #[test]
 fn requests_in_one_piece_are_answered_in_order_though_a_question_is_open() {
     let mut client = Client::new();
-    client.answer = Box::new(|_| None);
+    client.answer = |_| None;
     client.send(
         format!("DESCRIBE {URL} RTSP/1.0\r\nCSeq: 1\r\n\r\nOPTIONS * RTSP/1.0\r\nCSeq: 2\r\n\r\n").as_bytes(),
     );
