@@ -249,7 +249,7 @@ fn every_refusal_and_every_end_has_its_words() {
     assert!(server.app().registry().viewers().is_empty());
 
     let mut seen = Vec::new();
-    let mut watch = |client: &mut WsClient, id: &str, source: &Source| {
+    let watch = |client: &mut WsClient, id: &str, source: &Source| {
         let mut viewer = Viewer::new(3);
         play(client, id, source.publisher.stream().publication().name.as_str(), &mut viewer, None);
         assert!(viewer.run_until(LIMIT, |viewer| !viewer.pictures.is_empty()));

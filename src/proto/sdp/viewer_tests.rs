@@ -108,7 +108,7 @@ fn sections_without_a_common_track_keep_their_place_and_are_refused() {
     let deaf: String =
         CHROMIUM.lines().filter(|line| !line.contains("opus/")).map(|line| format!("{line}\r\n")).collect();
     let answer = answer_to(&deaf, &stream(h264(MAIN), Some(SendableAudio::Opus))).unwrap();
-    assert!(has(&answer, "m=audio 0 UDP/TLS/RTP/SAVPF 111"), "pictures without sound");
+    assert!(has(&answer, "a=inactive") && has(&answer, "a=msid:cam1 cam1-v"), "pictures without sound");
     let alaw = answer_to(CHROMIUM, &stream(h264(MAIN), Some(SendableAudio::Pcma))).unwrap();
     assert!(has(&alaw, "m=audio 31002 UDP/TLS/RTP/SAVPF 8") && has(&alaw, "a=rtpmap:8 PCMA/8000"));
     let either = Sendable { video: None, audio: vec![SendableAudio::Pcma, SendableAudio::Opus] };
