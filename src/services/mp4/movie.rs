@@ -90,6 +90,16 @@ impl Track {
         }
     }
 
+    /// The end of what is shown, in ticks of the track: of pictures that are shown in another order than they are decoded, later
+    /// than the end of the last one decoded.
+    #[must_use]
+    pub fn shown_until(&self) -> u64 {
+        // Pictures are held back by sixteen others at most (H.264 section A.3.1).
+        let last = self.samples.iter().rev().take(32);
+        let shown = last.map(|sample| sample.dts + i64::from(sample.composition)).max().unwrap_or(0);
+        u64::try_from(shown).unwrap_or(0) + u64::from(self.last_duration)
+    }
+
     /// What must be added to a moment of the media, in ticks of the track, to get the moment of the movie, as the edit list
     /// begins: later parts of an edit list are not followed.
     #[must_use]
@@ -254,7 +264,7 @@ impl Movie {
     #[must_use]
     pub fn duration(&self) -> Duration {
         let nanos = |track: &Track| {
-            let end = track.samples.last().map_or(0, |last| last.dts + i64::from(track.last_duration));
+            let end = i64::try_from(track.shown_until()).unwrap_or(i64::MAX);
             let ticks = end.saturating_add(track.shift(self.timescale)).max(0).unsigned_abs();
             u128::from(ticks) * 1_000_000_000 / u128::from(track.timescale.get())
         };

@@ -298,7 +298,7 @@ fn full_trak(track: &Track, movie_timescale: NonZeroU32, moved: u64) -> (TrakBox
         let mut total = 0;
         for edit in &mut elst.entries {
             if let Ok(media_time) = u64::try_from(edit.media_time) {
-                edit.edit_duration = in_movie(media.saturating_sub(media_time));
+                edit.edit_duration = in_movie(track.shown_until().saturating_sub(media_time));
             }
             total += edit.edit_duration;
         }

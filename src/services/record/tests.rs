@@ -218,6 +218,8 @@ fn pictures_out_of_order_are_shown_in_order_from_the_first_moment_on() {
     assert_eq!(shown, [0.0, 100.0, 33.0, 67.0, 200.0, 133.0, 167.0]);
     let audio = movie.track(TrackKind::Audio).unwrap();
     assert!((shown_ms(&movie, audio, 0) + 6.5).abs() < 0.1);
+    // Players leave out what is not within the edit: the last picture shown is the last but one decoded.
+    assert_eq!(video.edits[0].duration, 7 * 3000);
 }
 
 #[test]
