@@ -26,7 +26,7 @@ use crate::edge::tls::{self, ServerConfig, TlsError, Transport};
 use crate::edge::web::Site;
 use crate::edge::whip::Whip;
 use crate::edge::ws::{self, WsService};
-use crate::hub::{Registry, Viewers};
+use crate::hub::Registry;
 use crate::proto::dtls::{Certificate, CertificateError};
 use crate::services::auto::AutoSnapshots;
 use crate::services::record::RecordService;
@@ -264,7 +264,6 @@ impl App {
             settings::rtsp(config),
             media_ports.clone(),
             self.registry.clone(),
-            Viewers::default(),
             self.metrics.clone(),
             self.clock.clone(),
         );

@@ -22,7 +22,7 @@ use super::ports::MediaPorts;
 use crate::base::clock::Clock;
 use crate::base::metrics::Metrics;
 use crate::base::threads::STACK_PROTOCOL_BYTES;
-use crate::hub::{Registry, Viewers};
+use crate::hub::Registry;
 use crate::proto::rtsp::server::ServerSettings;
 
 /// A connection on which nothing comes is probed after so long, so often and in such intervals: one whose other end vanished
@@ -49,7 +49,6 @@ struct Inner {
     settings: RtspSettings,
     ports: MediaPorts,
     registry: Registry,
-    viewers: Viewers,
     metrics: Metrics,
     clock: Clock,
 }
@@ -61,11 +60,10 @@ impl RtspService {
         settings: RtspSettings,
         ports: MediaPorts,
         registry: Registry,
-        viewers: Viewers,
         metrics: Metrics,
         clock: Clock,
     ) -> Self {
-        Self(Arc::new(Inner { settings, ports, registry, viewers, metrics, clock }))
+        Self(Arc::new(Inner { settings, ports, registry, metrics, clock }))
     }
 
     /// Opens a port.

@@ -264,7 +264,8 @@ fn enter(
         custom: serde_json::Value::Null,
     };
     // What its publisher's page says does not concern a player that is no page: the queue of notices is let go.
-    let (place, _notices) = service.viewers.enter(viewing, stream.clone(), Some(waker.clone())).ok()?;
+    let (place, _notices) =
+        service.registry.viewers().enter(viewing, stream.clone(), Some(waker.clone())).ok()?;
     place.viewer().set_playing();
     Some(place)
 }
