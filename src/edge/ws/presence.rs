@@ -242,8 +242,8 @@ mod tests {
         assert_eq!(connected.end("s1"), Ok(true));
         presence.hear();
         assert!(presence.is_to_end());
-        let told = (0..CALLS_MAX + 1).map(|_| connected.say("s1", word())).last();
-        assert_eq!(told, Some(Err(DoesNotKeepUp)));
+        let told: Vec<_> = (0..CALLS_MAX + 1).map(|_| connected.say("s1", word())).collect();
+        assert_eq!(told.last(), Some(&Err(DoesNotKeepUp)));
         presence.leave();
         assert!(connected.list().is_empty());
     }

@@ -3,17 +3,16 @@ use proptest::prelude::*;
 use super::*;
 use crate::base::clock::Clock;
 
+/// Chunk stream's time, type, message stream and payload, in that order of fields.
+type Message = (u8, u32, u32, Vec<u8>);
+
 /// All messages of these bytes, given in pieces of `step`.
-fn read(bytes: &[u8], step: usize) -> Result<Vec<(u8, u32, u32, Vec<u8>)>, RtmpError> {
+fn read(bytes: &[u8], step: usize) -> Result<Vec<Message>, RtmpError> {
     let mut reader = ChunkReader::new();
     read_with(&mut reader, bytes, step)
 }
 
-fn read_with(
-    reader: &mut ChunkReader,
-    bytes: &[u8],
-    step: usize,
-) -> Result<Vec<(u8, u32, u32, Vec<u8>)>, RtmpError> {
+fn read_with(reader: &mut ChunkReader, bytes: &[u8], step: usize) -> Result<Vec<Message>, RtmpError> {
     let now = Clock::manual().now();
     let mut messages = Vec::new();
     for mut piece in bytes.chunks(step) {
