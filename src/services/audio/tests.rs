@@ -177,3 +177,23 @@ fn a_stop_ends_encoders_and_takes_no_more_listeners() {
     assert!(heard.recv_timeout(LIMIT).is_err());
     assert!(transcoders.listen(publisher.stream(), 4, None).is_err());
 }
+
+#[test]
+fn sample_rates_that_no_encoder_has_are_refused_before_anything_is_made_for_them() {
+    for rate in [1, 7349, 96_001, 16_777_213, u32::MAX - 4] {
+        assert!(ToOpus::new(&params(AudioCodec::Pcma, rate, 1)).is_err(), "{rate}");
+    }
+    for rate in [8000, 44_100, 96_000] {
+        assert!(ToOpus::new(&params(AudioCodec::Pcma, rate, 1)).is_ok(), "{rate}");
+    }
+}
+
+#[test]
+fn a_frame_makes_no_more_sound_than_a_frame_can_hold() {
+    for size in [1, 8000, 16_001, 4 << 20] {
+        let params = params(AudioCodec::Pcmu, 8000, 1);
+        let mut way = ToOpus::new(&params).unwrap();
+        let frame = frames(&params, 160, [Bytes::from(vec![0xFF; size])]).remove(0);
+        assert!(way.take(&frame).len() <= 100, "{size} bytes");
+    }
+}

@@ -7,6 +7,7 @@
 //! No thread and no clock: [`ToOpus`] is given frames and gives frames. Who listens belongs in [`super`].
 
 use std::num::NonZeroU32;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -33,6 +34,9 @@ const BITRATE_PER_CHANNEL: u32 = 64_000;
 const PACKET_BYTES_MAX: usize = 1275;
 /// Time stamps that differ by more than this from the sound so far are a jump: 40 ms.
 const JUMP_TICKS: i64 = 1920;
+/// Sample rates that are resampled: from the least to the greatest of AAC (ISO/IEC 14496-3 table 1.18), G.711's among them.
+/// Descriptions can say any number, and room for a resampler grows with it.
+const RATES: RangeInclusive<u32> = 7350..=96_000;
 /// The complexity at which an encoder takes half the time of the highest, for a difference that few hear.
 const COMPLEXITY: u8 = 5;
 
@@ -81,6 +85,9 @@ impl ToOpus {
             _ => return Err(AudioError::Unsupported(name)),
         };
         let rate = params.sample_rate.get();
+        if !RATES.contains(&rate) {
+            return Err(AudioError::Unsupported(name));
+        }
         let resampler = if params.sample_rate == OPUS_RATE {
             None
         } else {
@@ -115,6 +122,9 @@ impl ToOpus {
     /// Takes a frame; returns what became whole by it, in time order. A frame that is damaged is left out, and the time stamps
     /// of what follows say so.
     pub fn take(&mut self, frame: &AudioFrame) -> Vec<AudioFrame> {
+        if frame.data.len() > FRAME_BYTES_MAX {
+            return Vec::new();
+        }
         let packet = PacketRef::new(0, 0.into(), Default::default(), &frame.data);
         let Ok(pcm) = self.decoder.decode_ref(&packet) else { return Vec::new() };
         let mut samples: Vec<f32> = Vec::new();
@@ -219,3 +229,5 @@ fn decoder(params: &AudioParams) -> Option<Box<dyn AudioDecoder>> {
 
 /// Samples of each channel in the largest G.711 frame that is decoded: one second.
 const G711_SAMPLES_MAX: u64 = 8000;
+/// Largest frame that is decoded: that second in stereo, twice the largest of AAC.
+const FRAME_BYTES_MAX: usize = 2 * G711_SAMPLES_MAX as usize;
