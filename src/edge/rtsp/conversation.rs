@@ -23,6 +23,9 @@ const READ_BATCH: usize = 16;
 const SENT_BYTES_KEPT: usize = 128 * 1024;
 /// A buffer that grew beyond this is given back when it is empty.
 const OUT_BYTES_KEPT: usize = 1024 * 1024;
+/// While so many bytes wait for the socket nothing is read: each request makes an answer, and whoever asks without
+/// reading would fill the memory. More than a player may have waiting, so that its requests are heard.
+const OUT_BYTES_UNREAD: usize = 1024 * 1024;
 /// From one reading of the counts to the next.
 const COUNT_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -161,7 +164,7 @@ impl<'a> Conversation<'a> {
                 self.look_around()?;
             }
             if ready.readable & 1 != 0 {
-                if self.server.is_asking() {
+                if self.server.is_asking() || self.is_backed_up() {
                     // It was not waited for bytes: the connection is gone.
                     return Ok(Ending::ByClient);
                 }
@@ -188,12 +191,19 @@ impl<'a> Conversation<'a> {
         self.playing.as_ref().is_some_and(Playing::has_more)
     }
 
+    /// Whether too much waits for the socket to make more of it.
+    fn is_backed_up(&mut self) -> bool {
+        self.server.out().len() - self.sent >= OUT_BYTES_UNREAD
+    }
+
     fn wait(&mut self, deadline: Instant) -> Result<Ready, Ending> {
+        let is_backed_up = self.is_backed_up();
         let Self { waiter, stream, datagrams, server, finding, .. } = self;
         let has_out = server.out().len() > self.sent;
         let interest = match (server.is_asking(), has_out) {
             // While a question is open nothing is read, and a socket that may be read would not let us sleep.
             (true, _) => Interest::Write,
+            (false, true) if is_backed_up => Interest::Write,
             (false, true) => Interest::Both,
             (false, false) => Interest::Read,
         };
@@ -236,7 +246,7 @@ impl<'a> Conversation<'a> {
                     self.server.handle_read(self.service.clock.now(), count);
                     self.drain()?;
                     // A short reading took all there was.
-                    if count < size || self.server.is_asking() {
+                    if count < size || self.server.is_asking() || self.is_backed_up() {
                         return Ok(());
                     }
                 }
