@@ -137,8 +137,9 @@ impl Drive {
         self.count();
         let now = self.clock.now();
         let deadline = self.stall_deadline(now)?.map_or(session_deadline, |at| at.min(session_deadline));
-        let deadline = if self.more { now } else { deadline };
         let is_backed_up = self.session.output().len() >= OUTPUT_PAUSE_BYTES;
+        // What TLS holds back is read when there is room for answers, and until then there is nothing to wake up for.
+        let deadline = if self.more && !is_backed_up { now } else { deadline };
         let interest = match (self.wants_write(), is_backed_up) {
             (false, _) => Interest::Read,
             (true, false) => Interest::Both,
@@ -228,7 +229,7 @@ impl Drive {
         let name = request.name.clone();
         match Playing::start(self.start(request)) {
             Ok(playing) => {
-                tracing::info!("{name} is played by RTMP at {}", self.peer);
+                tracing::info!("{name:?} is played by RTMP at {}", self.peer);
                 self.session.accept_play(self.clock.now());
                 self.role = Role::Playing(Box::new(playing));
             }
