@@ -61,6 +61,7 @@ pub enum MediaOutput {
 /// Reads the media of one publication.
 #[derive(Debug)]
 pub struct MediaReader {
+    pixels_max: u64,
     builder: UnitBuilder,
     length_bytes: usize,
     timeline: Timeline,
@@ -81,6 +82,7 @@ impl MediaReader {
     #[must_use]
     pub fn new(pixels_max: u64) -> Self {
         Self {
+            pixels_max,
             builder: UnitBuilder::new(pixels_max),
             length_bytes: LENGTH_BYTES_USUAL,
             timeline: Timeline::default(),
@@ -151,6 +153,8 @@ impl MediaReader {
     /// A sequence header: new parameter sets, in force from the next keyframe on.
     fn take_config(&mut self, record: &[u8], arrived: Instant, out: &mut VecDeque<MediaOutput>) {
         let Some(config) = DecoderConfig::parse(record) else {
+            // What follows was made for it, and read with the older sets it would give a wrong picture.
+            self.builder = UnitBuilder::new(self.pixels_max);
             return self.damaged("rtmp_video", &"sequence header cannot be read", out);
         };
         self.length_bytes = config.length_bytes;

@@ -119,6 +119,17 @@ fn a_sequence_header_that_cannot_be_read_leaves_nothing_to_decode() {
 }
 
 #[test]
+fn behind_a_sequence_header_cut_short_the_older_sets_count_no_more() {
+    let mut stream = Stream::begun();
+    stream.video(40, [&[0x17, 0, 0, 0, 0], &config()[..8]].concat().into());
+    stream.video(80, coded(0, 4, &[IDR]));
+    assert_eq!(stream.drain(), ["damaged rtmp_video", "gap"]);
+    stream.video(120, [&[0x17, 0, 0, 0, 0], config().as_slice()].concat().into());
+    stream.video(160, coded(0, 4, &[IDR]));
+    assert_eq!(stream.drain(), ["key 160/160"]);
+}
+
+#[test]
 fn a_picture_shown_before_it_is_decoded_moves_all_later_ones() {
     let mut stream = Stream::begun();
     stream.video(40, coded(-30, 4, &[P]));
