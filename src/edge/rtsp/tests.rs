@@ -29,13 +29,8 @@ fn service(clock: &Clock) -> Acceptor {
         send_buffer_bytes: 65_536,
     };
     let registry = Registry::new(GopLimits { units: 10, bytes: 10_000 }, 10);
-    let service = RtspService::new(
-        settings,
-        MediaPorts::new(ports),
-        registry,
-        metrics.clone(),
-        clock.clone(),
-    );
+    let service =
+        RtspService::new(settings, MediaPorts::new(ports), registry, metrics.clone(), clock.clone());
     let limits = ConnectionLimits { total: 10, per_address: 10 };
     service.listen("rtsp", "127.0.0.1:0".parse().unwrap(), Connections::new(limits, metrics)).unwrap()
 }

@@ -156,13 +156,13 @@ impl ChunkReader {
         Ok(())
     }
 
-    /// The other end gives the unfinished message of a chunk stream up (section 5.4.2).
-    pub fn abort(&mut self, id: u32) {
-        if let Some(stream) = self.streams.iter_mut().find(|stream| stream.id == id)
-            && stream.message.take().is_some()
-        {
-            self.unfinished_bytes -= stream.length;
-        }
+    /// The other end gives the unfinished message of a chunk stream up (section 5.4.2); returns what kind of message it
+    /// would have become, `None` when there was none.
+    pub fn abort(&mut self, id: u32) -> Option<u8> {
+        let stream = self.streams.iter_mut().find(|stream| stream.id == id)?;
+        stream.message.take()?;
+        self.unfinished_bytes -= stream.length;
+        Some(stream.kind)
     }
 
     /// Reads on until a message is whole or `input` is used up (`None`). `now` is when the bytes came.

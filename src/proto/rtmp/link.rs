@@ -16,6 +16,8 @@ const COMMAND_BYTES_MAX: usize = 64 * 1024;
 const CHUNK_BYTES_OUT: u32 = 16 * 1024;
 /// What we promise to acknowledge by, and wish to be acknowledged by (sections 5.4.4, 5.4.5).
 const WINDOW_BYTES: u32 = 2_500_000;
+/// Most parts of one aggregate message. Each may be as small as its header, and costs many times as much when it is taken.
+const AGGREGATE_PARTS_MAX: u32 = 1024;
 /// The output buffer keeps this much when it is empty.
 const OUT_KEPT_BYTES: usize = 16 * 1024;
 
@@ -58,6 +60,8 @@ pub(super) struct Link {
 struct Aggregate {
     whole: Message,
     rest: Bytes,
+    /// Parts that were taken.
+    parts: u32,
     /// What to add to the times of its parts.
     shift_ms: Option<u32>,
 }
@@ -68,6 +72,10 @@ impl Aggregate {
         const MALFORMED: RtmpError = RtmpError::Malformed("aggregate message");
         if self.rest.is_empty() {
             return Ok(None);
+        }
+        self.parts += 1;
+        if self.parts > AGGREGATE_PARTS_MAX {
+            return Err(RtmpError::Malformed("aggregate message: it has too many parts"));
         }
         let &[kind, a, b, c, x, y, z, high, ..] = self.rest.first_chunk::<11>().ok_or(MALFORMED)?.as_slice()
         else {
@@ -163,7 +171,7 @@ impl Link {
             }
             if message.kind == kind::AGGREGATE {
                 let rest = message.payload.clone();
-                self.aggregate = Some(Aggregate { whole: message, rest, shift_ms: None });
+                self.aggregate = Some(Aggregate { whole: message, rest, parts: 0, shift_ms: None });
                 continue;
             }
             return Ok(Some(message));
@@ -178,7 +186,12 @@ impl Link {
         };
         match message.kind {
             kind::SET_CHUNK_SIZE => self.reader.set_chunk_size(number()?)?,
-            kind::ABORT => self.reader.abort(number()?),
+            // Later pictures refer to one that was given up, and nothing in them says so.
+            kind::ABORT => {
+                if matches!(self.reader.abort(number()?), Some(kind::VIDEO | kind::AGGREGATE)) {
+                    return Err(RtmpError::Malformed("abort message: it gives up a picture"));
+                }
+            }
             kind::WINDOW_ACK_SIZE => self.window = Some(number()?).filter(|&size| size > 0),
             // It asks us to limit what we send without an acknowledgement; TCP does that.
             kind::ACKNOWLEDGEMENT | kind::SET_PEER_BANDWIDTH => {}

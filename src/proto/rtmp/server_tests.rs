@@ -249,6 +249,29 @@ fn aggregates_are_taken_apart_and_their_times_moved() {
 }
 
 #[test]
+fn an_aggregate_of_countless_parts_is_refused_before_they_are_taken() {
+    let mut talker = Talker::publishing();
+    // Eleven bytes of header, a picture of one byte, no size behind it but in front of the next.
+    let part = [kind::VIDEO, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0x17, 0, 0, 0, 12];
+    talker.message(kind::AGGREGATE, 1, 0, &part.repeat(100_000));
+    let outputs = talker.outputs();
+    assert!(outputs.len() < 3000, "{} outputs", outputs.len());
+    assert!(matches!(outputs.last(), Some(ServerOutput::Closed(ServerCause::Protocol(_)))));
+}
+
+#[test]
+fn a_picture_that_is_given_up_half_way_ends_the_connection_and_sound_does_not() {
+    for (kind, ends) in [(kind::AUDIO, false), (kind::VIDEO, true)] {
+        let mut talker = Talker::publishing();
+        let mut bytes = Vec::new();
+        talker.writer.write(&mut bytes, 6, (kind, 1, 0), &[&[0x27; 300]]);
+        talker.bytes(&bytes[..12 + 128]);
+        talker.message(kind::ABORT, 0, 0, &6_u32.to_be_bytes());
+        assert_eq!(talker.cause().is_some(), ends, "kind {kind}");
+    }
+}
+
+#[test]
 fn bytes_are_acknowledged_by_the_window_asked_for_and_pings_answered() {
     let mut talker = Talker::publishing();
     talker.message(kind::WINDOW_ACK_SIZE, 0, 0, &1000_u32.to_be_bytes());
