@@ -194,6 +194,10 @@ impl Connector {
             let ready = patience.waiter.wait_until(&[(socket.as_fd(), Interest::Write)], now, Some(deadline));
             if ready.map_err(ConnectError::Unreachable)?.writable != 0 {
                 let error = socket.take_error().map_err(ConnectError::Unreachable)?;
+                // The same sleep may have heard that it is called off; nobody rings twice.
+                if patience.is_over() {
+                    return Err(ConnectError::CalledOff);
+                }
                 return match error {
                     None => Ok(socket.into()),
                     Some(error) => Err(ConnectError::Unreachable(error)),
