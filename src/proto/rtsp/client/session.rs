@@ -19,6 +19,8 @@ const KEEP_ALIVE_MAX: Duration = Duration::from_secs(30);
 const KEEP_ALIVE_MIN: Duration = Duration::from_secs(1);
 /// Packets that are kept before the source has agreed to play: a keyframe of Full HD has some hundred.
 const EARLY_PACKETS_MAX: u64 = 2048;
+/// Bytes of them: inside the connection a packet may have 64 KiB.
+const EARLY_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// What the client waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Step {
@@ -96,6 +98,7 @@ pub(super) struct Session {
     heard: bool,
     unknown_packets: u64,
     early_packets: u64,
+    early_bytes: usize,
     outputs: VecDeque<Output>,
 }
 
@@ -121,6 +124,7 @@ impl Session {
             heard: false,
             unknown_packets: 0,
             early_packets: 0,
+            early_bytes: 0,
             outputs: VecDeque::new(),
         };
         session.ask(now, Method::Options, "OPTIONS", url.to_owned(), Vec::new());
@@ -461,7 +465,8 @@ impl Session {
         if self.step != Step::Playing {
             // Media may be faster than the answer to PLAY, but not for long.
             self.early_packets += 1;
-            if self.early_packets > EARLY_PACKETS_MAX {
+            self.early_bytes = self.early_bytes.saturating_add(packet.len());
+            if self.early_packets > EARLY_PACKETS_MAX || self.early_bytes > EARLY_BYTES_MAX {
                 return;
             }
         }

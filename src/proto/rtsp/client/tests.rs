@@ -548,4 +548,14 @@ fn media_before_the_agreement_is_kept_within_a_bound() {
     played.feed(&frame(99, &[0; 20]));
     let (media, unknown) = played.client.stats();
     assert!(media.packets <= 2048 && unknown == 1, "{media:?}");
+
+    let mut played = Played::tcp();
+    played.up_to_play(VIDEO, "");
+    let mut packet = Camera::new(0).packets(played.now)[0].clone();
+    packet.resize(60_000, 0x55);
+    for _ in 0..300 {
+        played.feed(&frame(0, &packet));
+    }
+    let (media, _) = played.client.stats();
+    assert!(media.packets > 0 && media.bytes <= 8 << 20, "{media:?}");
 }
