@@ -16,6 +16,9 @@ use super::{
 const METHODS: &str =
     "OPTIONS, DESCRIBE, ANNOUNCE, SETUP, PLAY, PAUSE, RECORD, GET_PARAMETER, SET_PARAMETER, TEARDOWN";
 const SDP: &str = "application/sdp";
+/// Most tracks of a session that travel by datagram. Two are taken; what else is announced is passed over, and each costs two
+/// ports and two sockets all the same.
+const DATAGRAM_TRACKS_MAX: usize = 6;
 
 impl Server {
     /// A response to `request`, or to something that could not be read.
@@ -199,6 +202,9 @@ impl Server {
             way @ Way::Interleaved(rtp, rtcp) => {
                 let transport = Transport { interleaved: Some((rtp, rtcp)), ..Transport::new(Lower::Tcp) };
                 self.set_way(request, track, way, transport);
+            }
+            Way::Datagrams(..) if session.ways.iter().flatten().count() >= DATAGRAM_TRACKS_MAX => {
+                return Err(StatusCode::NotEnoughBandwidth.into());
             }
             Way::Datagrams(rtp, rtcp) => {
                 let client = (rtp, rtcp);

@@ -229,6 +229,18 @@ fn a_player_describes_sets_up_and_plays() {
 }
 
 #[test]
+fn one_session_takes_no_more_than_a_few_ports() {
+    let mut client = Client::new();
+    let tracks: String =
+        (0..16).map(|n| format!("m=audio 0 RTP/AVP 0\r\na=control:streamid={n}\r\n")).collect();
+    assert_eq!(client.ask(Method::Announce, URL, &[], &format!("v=0\r\n{tracks}")).0, 200);
+    let statuses: Vec<u16> = (0..16)
+        .map(|n| client.setup(&track_url(n), "RTP/AVP;unicast;client_port=5000-5001;mode=record").0)
+        .collect();
+    assert_eq!(statuses, [[200; 6].as_slice(), &[453; 10]].concat());
+}
+
+#[test]
 fn packets_of_a_player_leave_on_its_channels() {
     let mut client = Client::new();
     assert_eq!(
