@@ -28,6 +28,9 @@ use crate::media::unit::AccessUnit;
 
 /// `MaxDpbFrames` is never more (H.264 A.3.1), and the library keeps as many as it is told.
 const REFERENCE_FRAMES_MAX: u32 = 16;
+/// Room for reference frames in pixels: `MaxDpbMbs` of level 6.2, the largest (H.264 table A-1: 696 320 macroblocks). A
+/// sequence parameter set may ask for three times as much.
+const REFERENCE_PIXELS_MAX: u64 = 696_320 * 256;
 /// The library copies its picture before each slice but the first. Real encoders make some ten slices, those that
 /// write for packets some hundred.
 const SLICES_MAX: usize = 256;
@@ -119,6 +122,8 @@ fn check(coding: &Coding) -> Result<(), DecodeError> {
         "chroma of other depth than luma"
     } else if coding.reference_frames > REFERENCE_FRAMES_MAX {
         "more than 16 reference frames"
+    } else if u64::from(coding.reference_frames).saturating_mul(coding.coded_pixels) > REFERENCE_PIXELS_MAX {
+        "more reference frames than fit into any level"
     } else {
         return Ok(());
     };
@@ -202,4 +207,20 @@ fn copy(frame: &Frame, plane: &[u8], (width, height): (usize, usize), packed: &m
     packed.extend(rounded.take(width * height));
     // A plane that is too short would be the library's mistake; it must not become ours.
     packed.resize(width * height, 128);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::media::h264::tests::SPS_640X360;
+
+    #[test]
+    fn room_is_made_for_as_many_reference_frames_as_some_level_allows() {
+        let usual = Coding::of(SPS_640X360).unwrap();
+        let fits = |width: u64, height: u64, reference_frames: u32| {
+            check(&Coding { coded_pixels: width * height, reference_frames, ..usual }).is_ok()
+        };
+        assert!(fits(1920, 1088, 16) && fits(3840, 2160, 16) && fits(8192, 4352, 5));
+        assert!(!fits(1920, 1088, 17) && !fits(8192, 4352, 6) && !fits(8192, 4352, 16));
+    }
 }
