@@ -22,8 +22,21 @@ pub struct Coding {
     pub lossless: bool,
     /// What the rows of a picture may be.
     pub scan: Scan,
+    /// How slice headers count pictures.
+    pub frame_num: FrameNum,
     /// `max_num_reorder_frames` is there and not 0 (E.2.1): B slices will come.
     pub reorders: bool,
+}
+
+/// How `frame_num` stands in slice headers (7.3.3), and what it says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FrameNum {
+    /// Bits of it.
+    pub bits: u32,
+    /// `separate_colour_plane_flag`: `colour_plane_id` stands before it.
+    pub separate_planes: bool,
+    /// `gaps_in_frame_num_value_allowed_flag`: pictures may be left out on purpose; otherwise a gap is a loss (7.4.3).
+    pub gaps_allowed: bool,
 }
 
 /// `chroma_format_idc`.
@@ -98,6 +111,11 @@ impl Coding {
             chroma_bits: 8 + read.chroma_info.bit_depth_chroma_minus8,
             lossless: read.chroma_info.qpprime_y_zero_transform_bypass_flag,
             scan,
+            frame_num: FrameNum {
+                bits: u32::from(read.log2_max_frame_num_minus4) + 4,
+                separate_planes: read.chroma_info.separate_colour_plane_flag,
+                gaps_allowed: read.gaps_in_frame_num_value_allowed_flag,
+            },
             reorders: read_strictly(sps).is_some_and(|read| reorders(&read)),
         })
     }

@@ -2,7 +2,7 @@
 
 use h264_reader::rbsp::{BitRead as _, BitReader, ByteReader};
 
-use super::coding::Interlaced;
+use super::coding::{FrameNum, Interlaced};
 
 /// What the beginning of a slice tells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,6 +33,20 @@ impl SliceStart {
         let (bidirectional, intra) = (slice_type % 5 == 1, slice_type % 5 == 2);
         Some(Self { first_mb, bidirectional, intra, pps_id: u8::try_from(pps_id).ok()? })
     }
+}
+
+/// `frame_num` of a NAL unit of type 1 or 5 (H.264 7.3.3); `None` when it is damaged.
+#[must_use]
+pub fn frame_num(nal: &[u8], syntax: &FrameNum) -> Option<u32> {
+    let start = nal.get(..START_BYTES).unwrap_or(nal);
+    let mut bits = BitReader::new(ByteReader::skipping_h264_header(start));
+    for name in ["first_mb_in_slice", "slice_type", "pic_parameter_set_id"] {
+        bits.read_ue(name).ok()?;
+    }
+    if syntax.separate_planes {
+        bits.skip(2, "colour_plane_id").ok()?;
+    }
+    bits.read_var::<u32>(syntax.bits, "frame_num").ok()
 }
 
 /// `field_pic_flag` of a NAL unit of type 1 or 5 of an interlaced stream (H.264 7.3.3): whether it is a slice of one

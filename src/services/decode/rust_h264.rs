@@ -20,7 +20,7 @@ use super::deinterlace::keep_top_field;
 use super::{DecodeError, pack};
 use crate::media::h264::coding::{Chroma, Coding, Interlaced, Scan};
 use crate::media::h264::framing::avcc_units;
-use crate::media::h264::slice::{SliceStart, is_field};
+use crate::media::h264::slice::{SliceStart, frame_num, is_field};
 use crate::media::h264::{NalHeader, NalType};
 use crate::media::picture::{ChromaSampling, YuvPicture};
 use crate::media::track::VideoParams;
@@ -41,6 +41,8 @@ pub(super) struct RustH264 {
     /// The sequence parameter sets of the keyframe.
     sps: Vec<Bytes>,
     coding: Coding,
+    /// `frame_num` of the newest reference picture; `None` before the first one whose number says anything.
+    counted: Option<u32>,
 }
 
 impl RustH264 {
@@ -58,7 +60,7 @@ impl RustH264 {
             return Err(DecodeError::TooLarge { pixels, pixels_max });
         }
         check(&coding)?;
-        let mut decoder = Self { decoder: Decoder::new(), sps: sps.to_vec(), coding };
+        let mut decoder = Self { decoder: Decoder::new(), sps: sps.to_vec(), coding, counted: None };
         decoder.tell(sps)?;
         decoder.tell(pps)?;
         Ok(decoder)
@@ -88,6 +90,30 @@ impl RustH264 {
             })
     }
 
+    /// Refuses a picture before which others are missing that the way in knows nothing of: left out by an encoder or a relay
+    /// before us. The library would put copies in their place (H.264 8.2.5.2), and the picture would be a wrong one.
+    fn check_order(&mut self, unit: &AccessUnit) -> Result<(), DecodeError> {
+        let syntax = self.coding.frame_num;
+        let slice = avcc_units(&unit.data).map_while(Result::ok).find_map(|nal| {
+            let header = NalHeader::of(nal)?;
+            matches!(header.nal_type(), NalType::Slice | NalType::IdrSlice).then_some((header, nal))
+        });
+        let Some((header, nal)) = slice else { return Ok(()) };
+        let damaged = |code| DecodeError::Damaged { seq: unit.seq, code };
+        let number = frame_num(nal, &syntax).ok_or(damaged(code::SYNTAX))?;
+        if let Some(before) = self.counted.filter(|_| !header.is_idr() && !syntax.gaps_allowed) {
+            let next = (before + 1) & ((1 << syntax.bits) - 1);
+            // The same number is that of the picture before, or of its other field.
+            if number != before && number != next {
+                return Err(damaged(code::MISSING));
+            }
+        }
+        if !unit.disposable {
+            self.counted = Some(number);
+        }
+        Ok(())
+    }
+
     /// The picture of all NAL units of one access unit.
     fn frame(&mut self, unit: &AccessUnit) -> Result<Frame, DecodeError> {
         let mut last = None;
@@ -107,6 +133,7 @@ mod code {
     pub(super) const CUT_SHORT: i64 = 1;
     pub(super) const SYNTAX: i64 = 2;
     pub(super) const PANIC: i64 = 3;
+    pub(super) const MISSING: i64 = 4;
 }
 
 /// Refuses what cannot be decoded, with the reason.
@@ -175,6 +202,7 @@ impl super::Decoder for RustH264 {
             Scan::Progressive => false,
             Scan::Interlaced(interlaced) => holds_fields(unit, interlaced)?,
         };
+        self.check_order(unit)?;
         let frame = self.frame(unit)?;
         let (width, height) = (frame.width as usize, frame.height as usize);
         if (frame.width, frame.height) != (unit.params.width, unit.params.height) {

@@ -48,6 +48,25 @@ fn the_picture_is_exactly_the_one_of_the_target_and_no_unit_is_decoded_twice() {
 }
 
 #[test]
+fn a_picture_that_was_left_out_before_us_is_missed_by_both_decoders() {
+    let mut encoder = CardEncoder::new(CardSettings::sized(320, 180)).unwrap();
+    let units = cards(&mut encoder, 0..20, 0);
+    for needs in [Needs::Forward, Needs::Anything] {
+        let decode = |left_out: Option<usize>| {
+            let mut decoder = start(&units[0].params, needs, PIXELS_MAX).unwrap();
+            let taken = units.iter().enumerate().filter(|(place, _)| Some(*place) != left_out);
+            taken
+                .map(|(_, unit)| decoder.decode(unit, None))
+                .collect::<Result<Vec<_>, _>>()
+                .map(|all| all.len())
+        };
+        assert_eq!(decode(None), Ok(20), "{needs:?}");
+        let result = decode(Some(10));
+        assert!(matches!(result, Err(DecodeError::Damaged { seq: 11, .. })), "{needs:?}: {result:?}");
+    }
+}
+
+#[test]
 fn a_new_size_in_mid_stream_is_followed() {
     let mut encoder = CardEncoder::new(CardSettings::sized(320, 180)).unwrap();
     let (mut decoder, _) = decoder();
