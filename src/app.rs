@@ -32,6 +32,7 @@ use crate::services::auto::AutoSnapshots;
 use crate::services::record::RecordService;
 use crate::services::snapshot::{SnapshotService, Snapshots};
 use crate::services::test_card::{CardError, DemoPublisher};
+use crate::services::vod::Vods;
 
 /// Why the server does not start.
 #[derive(Debug, thiserror::Error)]
@@ -174,6 +175,7 @@ pub struct App {
     demo: Option<DemoPublisher>,
     whip: Option<Arc<Whip>>,
     pulls: Option<Pulls>,
+    vods: Option<Vods>,
     rtc: Option<RtcService>,
     doors: Vec<Door>,
     /// What is spoken, the name, the port.
@@ -213,6 +215,7 @@ impl App {
             demo: None,
             whip: None,
             pulls: None,
+            vods: None,
             rtc: None,
             doors: Vec::new(),
             acceptors: Vec::new(),
@@ -260,6 +263,8 @@ impl App {
             self.clock.clone(),
         )?;
         self.pulls = Some(pulls.clone());
+        let vods = Vods::new(settings::vods(config), self.registry.clone(), self.clock.clone());
+        self.vods = Some(vods.clone());
         let rtsp = RtspService::new(
             settings::rtsp(config),
             media_ports.clone(),
@@ -276,7 +281,8 @@ impl App {
             self.metrics.clone(),
             self.clock.clone(),
         )
-        .with_pulls(pulls.clone());
+        .with_pulls(pulls.clone())
+        .with_vods(vods.clone());
         let recordings = self.recordings.as_ref().map(RecordService::handle);
         let ws = match &recordings {
             Some(recordings) => ws.with_recordings(recordings.clone()),
@@ -292,6 +298,7 @@ impl App {
             self.clock.clone(),
         )
         .with_pulls(pulls)
+        .with_vods(vods)
         .with_connections(ws.connected());
         if let Some(recordings) = &recordings {
             rest = rest.with_recordings(recordings.clone());
@@ -426,6 +433,9 @@ impl App {
         }
         if let Some(pulls) = self.pulls.take() {
             note(pulls.stop(left().min(CONNECTIONS_STOP_LIMIT)), "pulled sources");
+        }
+        if let Some(vods) = self.vods.take() {
+            note(vods.stop(left().min(CONNECTIONS_STOP_LIMIT)), "files on demand");
         }
         if let Some(demo) = self.demo.take() {
             note(demo.stop(), "test card");

@@ -29,6 +29,7 @@ use crate::services::record::{self, RecordSettings};
 use crate::services::retention::Keep;
 use crate::services::snapshot::SnapshotSettings;
 use crate::services::test_card::{CardSettings, DemoSettings};
+use crate::services::vod::VodSettings;
 
 /// A number from the configuration in a narrower type; the table of keys keeps it far below the bound.
 fn narrow<T: TryFrom<u64> + Bounded>(number: u64) -> T {
@@ -281,6 +282,16 @@ pub(super) fn recordings(config: &Config) -> RecordSettings {
         hook: config.on_record_hook_script.clone(),
         hook_limit: config.on_record_hook_limit,
         finish_limit: config.record_finish_limit,
+    }
+}
+
+pub(super) fn vods(config: &Config) -> VodSettings {
+    VodSettings {
+        media_dir: config.media_dir.clone(),
+        live_loop: config.vod_live_loop,
+        idle: config.vod_stream_timeout,
+        files_max: narrow(config.streams_max),
+        pixels_max: pixels_max(config),
     }
 }
 

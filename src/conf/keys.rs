@@ -215,6 +215,15 @@ keys! {
         /// How long a source may take to answer: the connection, and each reply.
         "pull_answer_ms" = "10000" => pull_answer: Duration, Milliseconds { from: 100, to: 600_000 };
     }
+    "Files on demand" {
+        /// Folder of the files that are played as vod://<file> and vod-live://<file>; they may lie in folders below it.
+        "media_dir" = "media" => media_dir: PathBuf, Path;
+        /// Whether every file of vod-live:// begins anew at its end.
+        "vod_live_loop" = "false" => vod_live_loop: bool, Switch;
+        /// A file of vod-live:// that was begun for viewers ends when nobody has watched for so long, in milliseconds. One started
+        /// by REST stays to its end.
+        "vod_stream_timeout" = "30000" => vod_stream_timeout: Duration, Milliseconds { from: 100, to: 86_400_000 };
+    }
     "Automatic snapshots" {
         /// Whether pictures of every published stream are written to files.
         "snapshot_auto_enabled" = "false" => snapshot_auto_enabled: bool, Switch;
@@ -330,7 +339,6 @@ pub static NOT_SERVED: &[&str] = &[
     "ice_tcp_channel_low_water_mark",
     "ice_tcp_transport",
     "keep_alive_streaming_sessions_enabled",
-    "media_dir",
     "port_from",
     "port_to",
     "profiles",
@@ -349,8 +357,6 @@ pub static NOT_SERVED: &[&str] = &[
     "streaming_sessions_keep_alive_interval",
     "streaming_video_decoder_fast_start",
     "transcoding_disabled",
-    "vod_live_loop",
-    "vod_stream_timeout",
     "wss.cert.password",
     "wss.keystore.file",
     "wss.keystore.password",

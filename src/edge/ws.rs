@@ -28,6 +28,7 @@ use crate::proto::signal::SignalSettings;
 use crate::proto::signal::message::SharedText;
 use crate::services::record::Recordings;
 use crate::services::snapshot::{Snapshot, SnapshotRequest, Snapshots};
+use crate::services::vod::Vods;
 
 /// Limits and deadlines of WebSocket connections.
 #[derive(Clone, Debug)]
@@ -81,6 +82,7 @@ pub struct WsService {
     rtc: RtcService,
     recordings: Option<Recordings>,
     pulls: Option<Pulls>,
+    vods: Option<Vods>,
     connected: Connected,
     metrics: Metrics,
     clock: Clock,
@@ -105,6 +107,7 @@ impl WsService {
             rtc,
             recordings: None,
             pulls: None,
+            vods: None,
             connected,
             metrics,
             clock,
@@ -121,6 +124,12 @@ impl WsService {
     #[must_use]
     pub fn with_pulls(self, pulls: Pulls) -> Self {
         Self { pulls: Some(pulls), ..self }
+    }
+
+    /// Also plays files.
+    #[must_use]
+    pub fn with_vods(self, vods: Vods) -> Self {
+        Self { vods: Some(vods), ..self }
     }
 
     /// The connections, for operators.

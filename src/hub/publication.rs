@@ -84,14 +84,16 @@ pub enum SourceProtocol {
     Rtsp,
     /// A camera or server from which we pull by RTSP.
     RtspPull,
+    /// A file that we play.
+    Vod,
     /// The test card made in this process.
     TestCard,
 }
 
 impl SourceProtocol {
     /// Every protocol there is.
-    pub const ALL: [Self; 6] =
-        [Self::WebRtc, Self::Rtmp, Self::RtmpPull, Self::Rtsp, Self::RtspPull, Self::TestCard];
+    pub const ALL: [Self; 7] =
+        [Self::WebRtc, Self::Rtmp, Self::RtmpPull, Self::Rtsp, Self::RtspPull, Self::Vod, Self::TestCard];
 
     /// As a label of a count.
     #[must_use]
@@ -102,6 +104,7 @@ impl SourceProtocol {
             Self::RtmpPull => "rtmp_pull",
             Self::Rtsp => "rtsp",
             Self::RtspPull => "rtsp_pull",
+            Self::Vod => "vod",
             Self::TestCard => "test_card",
         }
     }
@@ -114,6 +117,7 @@ impl SourceProtocol {
             // The name that clients know RTMP by.
             Self::Rtmp | Self::RtmpPull => "Flash",
             Self::Rtsp | Self::RtspPull => "RTSP",
+            Self::Vod => "VOD",
             Self::TestCard => "TestCard",
         }
     }
@@ -124,7 +128,7 @@ impl SourceProtocol {
         match self {
             Self::WebRtc => "UDP",
             Self::Rtmp | Self::RtmpPull | Self::Rtsp | Self::RtspPull => "TCP",
-            Self::TestCard => "LOCAL",
+            Self::Vod | Self::TestCard => "LOCAL",
         }
     }
 }
@@ -170,6 +174,15 @@ pub enum EndReason {
     /// A source from which we pull went away, or was let go (protocol document, section 7.1).
     #[error("RtspAgent shutdown")]
     SourceGone,
+    /// A file was played to its end.
+    #[error("Stopped by publisher stop")]
+    EndOfFile,
+    /// A file could not be read any more.
+    #[error("Got exception while streaming file")]
+    FileFailed,
+    /// A file that is played for all had no watchers for too long.
+    #[error("Stopped by publisher stop")]
+    Unwatched,
     /// The server stops.
     #[error("Requested stream shutdown")]
     Shutdown,
@@ -182,7 +195,10 @@ impl EndReason {
     /// Ended as somebody wished, rather than by a fault: the publisher's status is `UNPUBLISHED`, not `FAILED`.
     #[must_use]
     pub fn is_orderly(&self) -> bool {
-        matches!(self, Self::ByUser | Self::SessionDisconnect | Self::Terminated)
+        matches!(
+            self,
+            Self::ByUser | Self::SessionDisconnect | Self::Terminated | Self::EndOfFile | Self::Unwatched
+        )
     }
 
     /// The reason as a label of a count.
@@ -198,6 +214,9 @@ impl EndReason {
             Self::DtlsFingerprint => "dtls_fingerprint",
             Self::RtpActivity => "rtp_activity",
             Self::SourceGone => "source_gone",
+            Self::EndOfFile => "end_of_file",
+            Self::FileFailed => "file_failed",
+            Self::Unwatched => "unwatched",
             Self::Shutdown => "shutdown",
             Self::Internal => "internal",
         }

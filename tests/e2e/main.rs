@@ -18,6 +18,7 @@ mod signalling;
 mod stills;
 mod terminate;
 mod viewers;
+mod vod;
 mod vp8;
 mod whip;
 mod whole;

@@ -15,6 +15,7 @@ mod recorder;
 mod snapshot;
 mod streams;
 mod terminate;
+mod vod;
 
 use std::io::Read as _;
 
@@ -33,6 +34,7 @@ use crate::edge::ws::Connected;
 use crate::hub::Registry;
 use crate::services::record::Recordings;
 use crate::services::snapshot::Snapshots;
+use crate::services::vod::Vods;
 
 /// Where the REST calls begin.
 const PREFIX: &str = "/rest-api/";
@@ -58,6 +60,7 @@ pub struct Rest {
     clock: Clock,
     connected: Connected,
     pulls: Option<Pulls>,
+    vods: Option<Vods>,
     recordings: Option<Recordings>,
 }
 
@@ -79,6 +82,7 @@ impl Rest {
             clock,
             connected: Connected::default(),
             pulls: None,
+            vods: None,
             recordings: None,
         }
     }
@@ -87,6 +91,12 @@ impl Rest {
     #[must_use]
     pub fn with_pulls(self, pulls: Pulls) -> Self {
         Self { pulls: Some(pulls), ..self }
+    }
+
+    /// Also answers the calls about files that are played.
+    #[must_use]
+    pub fn with_vods(self, vods: Vods) -> Self {
+        Self { vods: Some(vods), ..self }
     }
 
     /// Also answers the calls about recordings.
@@ -146,6 +156,7 @@ impl Rest {
                 }
                 "stream/terminate" => self.terminate(&read_json(request)?),
                 call if recorder::serves(call) => self.recorded(call, request),
+                call if call.starts_with("vod/") => self.played(call, request),
                 call => self.pulled(call, request),
             }
         })
@@ -201,6 +212,19 @@ impl Rest {
             return Err(ApiError::method_not_allowed("GET, POST, OPTIONS"));
         }
         recorder::handle(recordings, call, read_json(request)?)
+    }
+
+    /// The calls about files that are played.
+    fn played(&self, call: &str, request: &Request) -> Result<Response, ApiError> {
+        let no_such_call = || ApiError::not_found("No such call");
+        let vods = self.vods.as_ref().ok_or_else(no_such_call)?;
+        match call {
+            "vod/startup" => vod::startup(vods, &read_json(request)?),
+            "vod/find" => vod::find(vods, &read_json(request)?),
+            "vod/find_all" => vod::find(vods, &vod::Query::default()),
+            "vod/terminate" => vod::terminate(vods, &read_json(request)?),
+            _ => Err(no_such_call()),
+        }
     }
 
     /// The calls about pulled sources.

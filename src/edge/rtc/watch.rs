@@ -19,13 +19,14 @@ use crate::base::queue::Offer;
 use crate::base::stop::StopToken;
 use crate::base::wait::{Interest, Waiter};
 use crate::edge::ports::{MediaSocket, RECEIVE_BYTES};
-use crate::hub::{EndReason, Live, Notice, ViewerPlace};
+use crate::hub::{EndReason, Live, Notice, SourceProtocol, Stream, ViewerPlace};
 use crate::media::track::AudioCodec;
 use crate::media::unit::{AccessUnit, AudioFrame, MediaUnit};
 use crate::proto::peer::{Output, Peer, PeerEvent};
 use crate::proto::signal::message::{Bandwidths, SharedJson};
 use crate::proto::signal::{EndStatus, Event};
 use crate::services::audio::Transcoders;
+use crate::services::vod::VodKind;
 
 /// Units that may wait for one viewer: three seconds of pictures and sound. One that falls behind so far goes on with the next
 /// keyframe.
@@ -57,10 +58,12 @@ pub enum ViewEnd {
 }
 
 impl ViewEnd {
-    /// `STOPPED` rather than `FAILED`: what the client itself wished.
+    /// `STOPPED` rather than `FAILED`: what the client itself wished, and the end of its own file.
     fn status(&self) -> EndStatus {
         match self {
-            Self::Reason(EndReason::ByUser | EndReason::SessionDisconnect) => EndStatus::Orderly,
+            Self::Reason(EndReason::ByUser | EndReason::SessionDisconnect | EndReason::EndOfFile) => {
+                EndStatus::Orderly
+            }
             _ => EndStatus::Failed,
         }
     }
@@ -392,7 +395,7 @@ impl Watch {
                     }
                     break;
                 }
-                Err(TryRecvError::Disconnected) => return Some(ViewEnd::PublisherStopped),
+                Err(TryRecvError::Disconnected) => return Some(self.stream_ended()),
             }
         }
         if let Sound::Made(made) = &self.sound {
@@ -459,7 +462,22 @@ impl Watch {
             tell_if_room(&self.events, Event::VideoRate { media_session_id, bps });
         }
         // A stream may end before the viewer has come up and joined it.
-        place.viewer().stream().ended().map(|_| ViewEnd::PublisherStopped)
+        place.viewer().stream().ended().map(|_| self.stream_ended())
+    }
+
+    /// Why a player ends whose stream is over. A file of its own ends as the viewer's own doing does, or with what is wrong
+    /// with it (protocol document, section 6); everything else is a publisher that stopped.
+    fn stream_ended(&self) -> ViewEnd {
+        let stream = self.ending.place.as_ref().map(|place| place.viewer().stream());
+        let is_own = |stream: &&Arc<Stream>| {
+            let publication = stream.publication();
+            publication.protocol == SourceProtocol::Vod
+                && matches!(VodKind::of(publication.name.as_str()), Some((VodKind::Personal, _)))
+        };
+        match stream.filter(is_own).and_then(|stream| stream.ended()) {
+            Some(reason @ (EndReason::EndOfFile | EndReason::FileFailed)) => reason.into(),
+            _ => ViewEnd::PublisherStopped,
+        }
     }
 
     /// Does what the peer says until it has nothing more to say.

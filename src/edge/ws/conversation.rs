@@ -61,7 +61,7 @@ pub(super) struct Conversation<'a> {
     events: Receiver<Event>,
     publications: HashMap<MediaSessionId, Publishing>,
     players: HashMap<MediaSessionId, Playing>,
-    /// Those of them whose stream is pulled for them.
+    /// Those of them whose stream is pulled for them, or is a file that is played for them.
     pulled: Pulled,
     outbox: VecDeque<ToClient>,
     /// What is left of the message that is being sent, and whether its first frame is out.
@@ -89,7 +89,8 @@ impl<'a> Conversation<'a> {
         let events_max =
             signal.streams_max.saturating_mul(8).saturating_add(signal.snapshots_max).saturating_mul(2);
         let (offer, events) = queue(events_max.min(EVENTS_MAX), Some(waiter.waker()));
-        let pulled = Pulled::new(service.pulls.clone(), signal.streams_max, waiter.waker());
+        let pulled =
+            Pulled::new(service.pulls.clone(), service.vods.clone(), signal.streams_max, waiter.waker());
         let presence = service.connected.enter(session.session_id(), waiter.waker());
         Self {
             service,
@@ -225,8 +226,8 @@ impl<'a> Conversation<'a> {
                 Ok(Some(request)) => self.play(&request),
                 // It goes on when the source is there.
                 Ok(None) => {}
-                Err((request, error)) => {
-                    self.session.handle_event(failed(request.media_session_id, error.to_string()));
+                Err((media_session_id, info)) => {
+                    self.session.handle_event(failed(media_session_id, info));
                 }
             },
             Action::StopPlay { media_session_id } => match self.players.get(&media_session_id) {
@@ -317,8 +318,8 @@ impl<'a> Conversation<'a> {
         while let Some(told) = self.pulled.next() {
             match told {
                 Ok(request) => self.play(&request),
-                Err((media_session_id, error)) => {
-                    self.session.handle_event(failed(media_session_id, error.to_string()));
+                Err((media_session_id, info)) => {
+                    self.session.handle_event(failed(media_session_id, info));
                 }
             }
             self.drain()?;

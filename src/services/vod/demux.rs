@@ -193,6 +193,12 @@ impl<R: ReadAt> Demuxer<R> {
         }
     }
 
+    /// Whether it is in fragments, as a file that is being written: such a one may grow.
+    #[must_use]
+    pub fn is_fragmented(&self) -> bool {
+        self.movie.fragmented
+    }
+
     /// Looks whether a file that is being written has grown.
     ///
     /// # Errors
