@@ -97,6 +97,10 @@ fn serve(loaded: &Loaded, demo: bool) -> ExitCode {
     // A banner that nobody reads is no reason to stop.
     let _ = print(&banner::text(&app, &loaded.config, demo));
     let signal = signals.forever().next();
+    // Two at the same instant meet on two threads, where neither sees the other.
+    if signals.pending().next().is_some() {
+        return ExitCode::FAILURE;
+    }
     tracing::info!(signal, "stopping");
     let stuck = app.stop();
     if stuck.is_empty() {

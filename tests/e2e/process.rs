@@ -14,10 +14,10 @@ fn folder_with(text: &str) -> tempfile::TempDir {
 
 #[test]
 fn check_config_accepts_a_good_file_and_refuses_a_bad_one_with_all_its_faults() {
-    let folder = folder_with("http.port=9000\nrtmp.port=1935\n");
+    let folder = folder_with("http.port=9000\ndomain=example.org\n");
     let good = run(&mut command(folder.path(), &["--check-config", "--config", "a.properties"]));
     assert_eq!(good.code, Some(0), "{}", good.stderr);
-    let warning = "warning: known keys that have no effect in this version: rtmp.port (a.properties:2)";
+    let warning = "warning: known keys that have no effect in this version: domain (a.properties:2)";
     assert!(good.stderr.contains(warning), "{}", good.stderr);
 
     let folder = folder_with("http.port=x\nsnapshot_auto_enabled=maybe\n");

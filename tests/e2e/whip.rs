@@ -97,6 +97,8 @@ fn what_cannot_be_published_is_told_by_its_status() {
 #[test]
 fn what_cannot_be_played_is_told_by_its_status() {
     let server = Server::start(&[("whep_token", "s3cret")], true);
+    let card = || server.app().registry().find("test").and_then(|stream| stream.facts().video);
+    wait_until("the test card does not come", || card().is_some());
     let mut http = HttpClient::connect(server.address("http"));
     let offer = browser().offer().replace("a=sendonly", "a=recvonly");
     let mut play = |name: &str, token: &str, offer: &str| {
