@@ -178,19 +178,19 @@ keys! {
         "snapshot_queue_max" = "32" => snapshot_queue_max: u64, Whole { from: 1, to: 10_000 };
     }
     "WHIP and WHEP" {
-        /// Token that encoders must name (`Authorization: Bearer …`) to publish by HTTP at /whip/<name>. Empty: none.
+        /// Token that encoders must name (`Authorization: Bearer …`) to publish by HTTP at /whip/NAME. Empty: none.
         "whip_token" = "" => whip_token: Secret, Password;
-        /// Token that players must name to watch by HTTP at /whep/<name>. Empty: none.
+        /// Token that players must name to watch by HTTP at /whep/NAME. Empty: none.
         "whep_token" = "" => whep_token: Secret, Password;
     }
     "RTMP" {
-        /// Encoders publish here, and players take streams: rtmp://host:1935/live/<name>.
+        /// Encoders publish here, and players take streams: rtmp://host:1935/live/NAME.
         "rtmp.port" = "1935" => rtmp_port: Option<u16>, ListenPort;
         /// The same over TLS (rtmps://). Closed unless a port is named.
         "rtmps.port" = "" => rtmps_port: Option<u16>, ListenPort;
     }
     "RTSP" {
-        /// Encoders publish here, and players take streams: rtsp://host:8554/<name>. The customary 554 needs a privilege.
+        /// Encoders publish here, and players take streams: rtsp://host:8554/NAME. The customary 554 needs a privilege.
         "rtsp.port" = "8554" => rtsp_port: Option<u16>, ListenPort;
         /// Whether a camera's media comes through its RTSP connection. `false` asks for UDP, and falls back to the
         /// connection when nothing arrives.
@@ -216,7 +216,7 @@ keys! {
         "pull_answer_ms" = "10000" => pull_answer: Duration, Milliseconds { from: 100, to: 600_000 };
     }
     "Files on demand" {
-        /// Folder of the files that are played as vod://<file> and vod-live://<file>; they may lie in folders below it.
+        /// Folder of the files that are played as vod://FILE and vod-live://FILE; they may lie in folders below it.
         "media_dir" = "media" => media_dir: PathBuf, Path;
         /// Whether every file of vod-live:// begins anew at its end.
         "vod_live_loop" = "false" => vod_live_loop: bool, Switch;
@@ -237,7 +237,7 @@ keys! {
         "snapshot_auto_retention" = "20" => snapshot_auto_retention: u64, Whole { from: 0, to: 10_000_000 };
     }
     "Recording" {
-        /// Folder of recordings. Empty: `records` under `data_dir`. They are served at /client/records/<name>.
+        /// Folder of recordings. Empty: `records` under `data_dir`. They are served at /client/records/NAME.
         "records_dir" = "" => records_dir: Option<PathBuf>, OptionalPath;
         /// Whether publishers who ask for it are recorded.
         "record_streams" = "true" => record_streams: bool, Switch;

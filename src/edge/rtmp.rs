@@ -1,4 +1,4 @@
-//! The RTMP ports: a thread a connection, which drives a [`ServerSession`](crate::proto::rtmp::server::ServerSession).
+//! The RTMP ports: a thread a connection, which drives a [`ServerSession`].
 //!
 //! What belongs here: the socket, the order of things at beginning and end, and the way between session and hub. What
 //! clients and server say to each other is the session's business.

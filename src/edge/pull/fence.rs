@@ -2,7 +2,7 @@
 //!
 //! Addresses of sources come from callers, so a caller could make this server speak to machines that only it can reach. What
 //! counts is therefore the address that is connected to, after the one lookup that there is; a name alone proves nothing. The
-//! rules belong here; looking names up and connecting belongs to [`super::connect`].
+//! rules belong here; looking names up and connecting belongs to `super::connect`.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 

@@ -14,7 +14,7 @@
 //! error nothing is served before the next IDR. Waiting, sharing and counting requests belong in `services::snapshot`.
 //!
 //! OpenH264 is the faster one and decodes I and P slices exactly. As soon as a B slice was seen in a stream, at recovery
-//! points, and for pictures that OpenH264 cannot do, the other one is taken ([`start`]); `docs/PICTURES.md` has the table.
+//! points, and for pictures that OpenH264 cannot do, the other one is taken (`start`); `docs/PICTURES.md` has the table.
 
 mod deinterlace;
 mod openh264;
