@@ -127,8 +127,11 @@ fn signals() -> std::io::Result<Signals> {
 fn start_log(level: &str) {
     let (general, modules) = level.split_once(',').unwrap_or((level, ""));
     let general = general.trim().parse().unwrap_or(LevelFilter::INFO);
-    let mut targets =
-        Targets::new().with_default(general.min(LevelFilter::WARN)).with_target("stillcast", general);
+    let mut targets = Targets::new()
+        .with_default(general.min(LevelFilter::WARN))
+        .with_target("stillcast", general)
+        // It warns of each extension of a browser's hello that it does not know.
+        .with_target("dtls", general.min(LevelFilter::ERROR));
     for word in modules.split(',') {
         if let Some((module, level)) = word.split_once('=')
             && let Ok(level) = level.trim().parse::<LevelFilter>()

@@ -91,7 +91,9 @@ pub enum PublishRefused {
 impl From<PublishError> for PublishRefused {
     fn from(error: PublishError) -> Self {
         match error {
-            PublishError::NameInUse | PublishError::SessionInUse => Self::Taken(error),
+            PublishError::NameInUse | PublishError::SessionInUse | PublishError::Address => {
+                Self::Taken(error)
+            }
             PublishError::TooMany => Self::TooMany(error),
         }
     }

@@ -109,6 +109,12 @@ impl SourceProtocol {
         }
     }
 
+    /// Whether this server fetched the stream by itself, from the address that is its name.
+    #[must_use]
+    pub fn is_fetched(self) -> bool {
+        matches!(self, Self::RtmpPull | Self::RtspPull | Self::Vod)
+    }
+
     /// `mediaProvider` in signalling and REST (protocol document, section 9.3).
     #[must_use]
     pub fn media_provider(self) -> &'static str {

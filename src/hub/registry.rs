@@ -22,6 +22,9 @@ pub enum PublishError {
     /// The media session id is taken.
     #[error("MediaSessionId is already in use")]
     SessionInUse,
+    /// The name is an address, under which only what was fetched from there is published: who asks for it trusts that.
+    #[error("Bad URI")]
+    Address,
     /// As many publications exist as may be.
     #[error("streams_max streams are published")]
     TooMany,
@@ -76,6 +79,9 @@ impl Registry {
             .created
             .duration_since(UNIX_EPOCH)
             .map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX));
+        if publication.name.as_str().contains("://") && !publication.protocol.is_fetched() {
+            return Err(PublishError::Address);
+        }
         let mut map = self.0.map.lock();
         if map.streams.contains_key(&publication.name) {
             return Err(PublishError::NameInUse);
@@ -150,8 +156,8 @@ impl Registry {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::hub::EndReason;
     use crate::hub::stream::tests::{publication, registry};
+    use crate::hub::{EndReason, SourceProtocol};
 
     #[test]
     fn a_taken_name_is_refused_and_free_again_at_once() {
@@ -164,6 +170,16 @@ mod tests {
         assert_eq!(old.ended(), Some(EndReason::ByUser));
         let second = registry.publish(publication("a", "m1"), None).unwrap();
         assert!(second.stream().epoch() > old.epoch());
+    }
+
+    #[test]
+    fn the_address_of_a_source_cannot_be_taken_by_a_publisher() {
+        let registry = registry();
+        let claim =
+            |protocol| registry.publish(Publication { protocol, ..publication("rtsp://cam/1", "m") }, None);
+        assert_eq!(claim(SourceProtocol::WebRtc).unwrap_err(), PublishError::Address);
+        assert_eq!(claim(SourceProtocol::Rtmp).unwrap_err(), PublishError::Address);
+        assert!(claim(SourceProtocol::RtspPull).is_ok());
     }
 
     #[test]

@@ -312,7 +312,9 @@ impl Driven<'_> {
                 tracing::warn!("{} is not published: {error}", self.link.name);
                 let error = match error {
                     PublishError::TooMany => PullError::TooMany,
-                    PublishError::NameInUse | PublishError::SessionInUse => PullError::NameInUse,
+                    PublishError::NameInUse | PublishError::SessionInUse | PublishError::Address => {
+                        PullError::NameInUse
+                    }
                 };
                 let now = self.now();
                 self.farewell(now);

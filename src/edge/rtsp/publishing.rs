@@ -59,7 +59,7 @@ pub(super) fn announce(
         tracing::info!("{name} is not published: {error}");
         match error {
             // RTSP has no "conflict"; this one says that the method does not fit as things stand.
-            PublishError::NameInUse | PublishError::SessionInUse => {
+            PublishError::NameInUse | PublishError::SessionInUse | PublishError::Address => {
                 Refusal::new(StatusCode::MethodNotValidInThisState, error)
             }
             PublishError::TooMany => Refusal::new(StatusCode::NotEnoughBandwidth, error),

@@ -91,7 +91,7 @@ impl From<VodError> for VodRefused {
 impl From<PublishError> for VodRefused {
     fn from(error: PublishError) -> Self {
         match error {
-            PublishError::NameInUse | PublishError::SessionInUse => Self::NameInUse,
+            PublishError::NameInUse | PublishError::SessionInUse | PublishError::Address => Self::NameInUse,
             PublishError::TooMany => Self::TooMany,
         }
     }
