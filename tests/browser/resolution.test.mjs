@@ -25,9 +25,9 @@ describe("resolution", { skip: noBrowser, timeout: 300000 }, () => {
     await camera?.remove();
   });
 
-  /** Publishes the whole camera from the demo page's origin. */
+  /** Publishes the whole camera with the demo page's library. */
   async function publish(name) {
-    const tab = await openTab(browser, server.http("/"));
+    const tab = await openTab(browser, server.http("/client2/examples/demo/streaming/stream-snapshot/stream-snapshot.html"));
     await tab.page.evaluate(([urlServer, name, width, height]) => new Promise((resolve, reject) => {
       const failed = (ended) => reject(new Error(`${ended.status()} ${ended.getInfo()}`));
       Stillcast.createSession({ urlServer }).on(SESSION_STATUS.FAILED, failed).on(SESSION_STATUS.ESTABLISHED, (session) => {

@@ -11,7 +11,7 @@
   const LONG_LIST_INTERVAL_MS = 10000;
   /** A still older than this is marked. */
   const OLD_STILL_MS = 15000;
-  const PROTOCOLS = { webrtc: "WebRTC", rtmp: "RTMP", rtmp_pull: "RTMP, pulled", rtsp: "RTSP", rtsp_pull: "RTSP, pulled", test_card: "Test card" };
+  const PROTOCOLS = { webrtc: "WebRTC", rtmp: "RTMP", rtmp_pull: "RTMP, pulled", rtsp: "RTSP", rtsp_pull: "RTSP, pulled", vod: "File", test_card: "Test card" };
   /** Codecs as people know them. */
   const CODECS = { H264: "H.264", VP8: "VP8", opus: "Opus", "mpeg4-generic": "AAC", PCMA: "G.711 A-law", PCMU: "G.711 µ-law" };
   const ORDERS = {
