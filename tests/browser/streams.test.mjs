@@ -7,7 +7,7 @@ import { startServer, until } from "./support/server.mjs";
 
 const PUBLISH = "/client2/examples/demo/streaming/stream-snapshot/stream-snapshot.html";
 /** Each is legal, and means something else to a path, a query, a page or a shell. */
-const NAMES = ["rtsp://cam/1?x=y#z", "../../etc/passwd", `"><img src=x onerror=alert(1)>'`, "Küche & Söhne 📷", "100%25 + 1"];
+const NAMES = ["live/cam/1?x=y#z", "../../etc/passwd", `"><img src=x onerror=alert(1)>'`, "Küche & Söhne 📷", "100%25 + 1"];
 /** Longer than the pause between two stills of one stream and the time that one takes. */
 const SEVERAL_STILLS_MS = 7000;
 

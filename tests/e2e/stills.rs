@@ -69,7 +69,7 @@ fn the_list_tells_of_all_streams_in_few_words_and_of_none_without_an_error() {
     assert_eq!(two["name"], "<b>\"two\"</b>");
     assert_eq!((&two["hasVideo"], &two["width"], &two["isLive"]), (&json!(false), &json!(0), &json!(true)));
     let expected = json!({
-        "name": "rtsp://cam/1?x=y", "epoch": one["epoch"], "protocol": "webrtc", "isLive": true,
+        "name": "rtsp://cam/1?x=y", "epoch": one["epoch"], "protocol": "rtsp_pull", "isLive": true,
         "hasVideo": true, "hasAudio": false, "width": 320, "height": 240, "videoCodec": "H264", "audioCodec": "",
         "videoMuted": false, "audioMuted": false, "createDate": one["createDate"], "bitrate": one["bitrate"],
         "fps": one["fps"], "viewers": 0,

@@ -123,6 +123,8 @@ impl TestSite {
         change: impl FnOnce(&mut Publication),
         bell: Option<Bell>,
     ) -> Publisher {
+        // The addresses of sources are theirs alone.
+        let protocol = if name.contains("://") { SourceProtocol::RtspPull } else { SourceProtocol::WebRtc };
         let mut publication = Publication {
             session_id: "/198.51.100.4:52110/203.0.113.7:8443".into(),
             sdp: "v=0\r\na=ice-ufrag:abcd\r\na=ice-pwd:secret\r\na=mid:0\r\n".into(),
@@ -131,7 +133,7 @@ impl TestSite {
             ..Publication::new(
                 StreamName::new(name).unwrap(),
                 MediaSessionId::new(&format!("session of {name}")).unwrap(),
-                SourceProtocol::WebRtc,
+                protocol,
                 self.clock.wall(),
             )
         };
