@@ -18,8 +18,10 @@ describe("list of live streams", { skip: noBrowser, timeout: 300000 }, () => {
 
   before(async () => {
     camera = await makeCamera();
-    // No decoder runs in step: what is counted is what the page asks for.
-    server = await startServer({ settings: { demo_size: "640x360", snapshot_watch_ms: 0 }, arguments: ["--demo"] });
+    // No decoder runs in step, and no group of pictures fills its cache, for which a publisher would be asked for a
+    // keyframe too: what is counted is what the page asks for.
+    const settings = { demo_size: "640x360", snapshot_watch_ms: 0, gop_units_max: 20000, gop_bytes_max: "256MiB" };
+    server = await startServer({ settings, arguments: ["--demo"] });
     browser = await launch({ camera: camera.path });
   });
   after(async () => {
