@@ -32,6 +32,7 @@ use crate::services::auto::AutoSnapshots;
 use crate::services::record::RecordService;
 use crate::services::snapshot::{SnapshotService, Snapshots};
 use crate::services::test_card::{CardError, DemoPublisher};
+use crate::services::transcode::Renditions;
 use crate::services::vod::Vods;
 
 /// Why the server does not start.
@@ -247,11 +248,18 @@ impl App {
             None
         };
         let media_ports = MediaPorts::new(settings::media_ports(config));
+        let renditions = Renditions::new(
+            settings::transcoding(config),
+            self.registry.clone(),
+            self.metrics.clone(),
+            self.clock.clone(),
+        );
         let rtc = RtcService::new(
             settings::rtc(config),
             media_ports.clone(),
             Arc::new(Certificate::generate()?),
             self.registry.clone(),
+            renditions,
             self.metrics.clone(),
             self.clock.clone(),
         );

@@ -177,7 +177,7 @@ const DOORS: &[(&str, &[&str])] = &[
     ("httparse", &["src/edge/http"]),
     ("ipnet", &["src/edge/pull/fence.rs"]),
     ("java_properties", &["src/conf/"]),
-    ("openh264", &["src/services/decode", "src/services/test_card"]),
+    ("openh264", &["src/services/decode", "src/services/encode.rs"]),
     ("oxideav_vp8", &["src/services/decode/vp8.rs"]),
     ("png", &["src/services/png"]),
     ("prometheus", &["src/base/metrics.rs"]),

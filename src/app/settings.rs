@@ -29,6 +29,7 @@ use crate::services::record::{self, RecordSettings};
 use crate::services::retention::Keep;
 use crate::services::snapshot::SnapshotSettings;
 use crate::services::test_card::{CardSettings, DemoSettings};
+use crate::services::transcode::TranscodeSettings;
 use crate::services::vod::VodSettings;
 
 /// A number from the configuration in a narrower type; the table of keys keeps it far below the bound.
@@ -95,6 +96,11 @@ pub(super) fn rtc(config: &Config) -> RtcSettings {
         bitrate_start_kbps: config.video_bitrate_start_kbps,
         session_name: session_name.to_owned(),
     }
+}
+
+pub(super) fn transcoding(config: &Config) -> TranscodeSettings {
+    let renditions_max = if config.transcoding_disabled { 0 } else { threads(config.transcoders_max) };
+    TranscodeSettings { renditions_max, pixels_max: pixels_max(config) }
 }
 
 pub(super) fn pulls(config: &Config) -> PullSettings {

@@ -51,6 +51,10 @@ pub struct Counts {
     pub rtp_repeated_total: IntCounter,
     /// Pictures that viewers did not get because they could not keep up, or waited for a keyframe.
     pub pictures_left_out_total: IntCounter,
+    /// Streams that are made anew now for viewers who cannot be sent what is published.
+    pub renditions: IntGauge,
+    /// Pictures decoded and encoded for them.
+    pub pictures_transcoded_total: IntCounter,
     /// Players now.
     pub viewers: IntGauge,
     /// Players that ended, by `reason`.
@@ -136,6 +140,11 @@ impl Metrics {
             pictures_left_out_total: counter(
                 "pictures_left_out_total",
                 "Pictures that viewers could not get in time",
+            ),
+            renditions: gauge("renditions", "Streams made anew now for viewers"),
+            pictures_transcoded_total: counter(
+                "pictures_transcoded_total",
+                "Pictures decoded and encoded for viewers",
             ),
             viewers: gauge("viewers", "Players now"),
             views_ended_total: counters("views_ended_total", "Players that ended", "reason"),

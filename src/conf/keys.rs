@@ -177,6 +177,15 @@ keys! {
         /// Streams that may wait for a decoder; requests for more are refused at once.
         "snapshot_queue_max" = "32" => snapshot_queue_max: u64, Whole { from: 1, to: 10_000 };
     }
+    "Transcoding" {
+        /// Whether viewers who cannot be sent what is published are refused (`Transcoding required, but disabled`). Otherwise
+        /// pictures are made anew for them as H.264: in the size and bit rate that they ask for, in the order of showing
+        /// where the stream has B-frames to which others refer, and of VP8 for those who have no decoder for it.
+        "transcoding_disabled" = "false" => transcoding_disabled: bool, Switch;
+        /// Streams that may be made anew at once, each form of one counted for itself; more are refused
+        /// (`No available transcoders`). All viewers of one form share it. 0: one for each processor, two at least.
+        "transcoders_max" = "0" => transcoders_max: u64, Whole { from: 0, to: 1000 };
+    }
     "WHIP and WHEP" {
         /// Token that encoders must name (`Authorization: Bearer …`) to publish by HTTP at /whip/NAME. Empty: none.
         "whip_token" = "" => whip_token: Secret, Password;
@@ -356,7 +365,6 @@ pub static NOT_SERVED: &[&str] = &[
     "streaming_sessions_keep_alive_app_keys",
     "streaming_sessions_keep_alive_interval",
     "streaming_video_decoder_fast_start",
-    "transcoding_disabled",
     "wss.cert.password",
     "wss.keystore.file",
     "wss.keystore.password",

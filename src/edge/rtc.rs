@@ -5,8 +5,10 @@
 //! are the peer's business, and the client is told of it by its session.
 
 pub(crate) mod addresses;
+mod choose;
 mod counted;
 mod drive;
+mod ending;
 mod feed;
 mod play;
 mod run;
@@ -19,8 +21,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use self::drive::{Command, Drive};
+pub use self::ending::ViewEnd;
 pub use self::play::{PlayRefused, Playing};
-pub use self::watch::ViewEnd;
 use super::ports::{MediaPorts, PortError};
 use crate::base::clock::Clock;
 use crate::base::metrics::Metrics;
@@ -35,6 +37,7 @@ use crate::proto::sdp::{self, NegotiationError, SdpError};
 use crate::proto::signal::message::Hidden;
 use crate::proto::signal::{Event, StartPublish};
 use crate::services::audio::Transcoders;
+use crate::services::transcode::Renditions;
 
 /// How peers are reached and how long they are waited for.
 #[derive(Clone, Debug)]
@@ -110,6 +113,7 @@ struct Inner {
     certificate: Arc<Certificate>,
     registry: Registry,
     transcoders: Arc<Transcoders>,
+    renditions: Renditions,
     metrics: Metrics,
     clock: Clock,
 }
@@ -157,17 +161,27 @@ impl RtcService {
         ports: MediaPorts,
         certificate: Arc<Certificate>,
         registry: Registry,
+        renditions: Renditions,
         metrics: Metrics,
         clock: Clock,
     ) -> Self {
         let transcoders = Arc::new(Transcoders::new(clock.clone()));
-        Self(Arc::new(Inner { settings, ports, certificate, registry, transcoders, metrics, clock }))
+        Self(Arc::new(Inner {
+            settings,
+            ports,
+            certificate,
+            registry,
+            transcoders,
+            renditions,
+            metrics,
+            clock,
+        }))
     }
 
     /// Ends what is made of streams for viewers, after the viewers have ended; returns whether it did within `limit`.
     #[must_use]
     pub fn stop(&self, limit: Duration) -> bool {
-        self.0.transcoders.stop(limit)
+        self.0.transcoders.stop(limit) & self.0.renditions.stop(limit)
     }
 
     /// Begins a publication: takes the name, a port and a thread, and returns the answer for the client
@@ -313,6 +327,7 @@ mod tests {
     use crate::edge::ports::tests::range;
     use crate::hub::GopLimits;
     use crate::proto::signal::EndStatus;
+    use crate::services::transcode::TranscodeSettings;
 
     const LIMIT: Duration = Duration::from_secs(10);
     const OFFER: &str = include_str!("../../tests/data/sdp/chromium_156_publish_offer.sdp");
@@ -333,7 +348,9 @@ mod tests {
         let ports = MediaPorts::new(range(1));
         let registry = Registry::new(GopLimits { units: 10, bytes: 10_000 }, 10);
         let certificate = Arc::new(Certificate::generate().unwrap());
-        RtcService::new(settings, ports, certificate, registry, Metrics::new(), Clock::real())
+        let none = TranscodeSettings { renditions_max: 0, pixels_max: settings.pixels_max };
+        let renditions = Renditions::new(none, registry.clone(), Metrics::new(), Clock::real());
+        RtcService::new(settings, ports, certificate, registry, renditions, Metrics::new(), Clock::real())
     }
 
     fn request(id: &str, name: &str) -> StartPublish {

@@ -31,6 +31,7 @@ use crate::base::stop::{StopSource, StopToken};
 use crate::hub::{DEFAULT_APP, EndReason};
 use crate::proto::signal::message::Hidden;
 use crate::proto::signal::{Event, StartPlay, StartPublish};
+use crate::services::transcode::TranscodeError;
 
 /// What the paths begin with under which streams are published.
 const PUBLISH: &str = "/whip/";
@@ -358,10 +359,15 @@ fn refuse_playing(refused: &PlayRefused) -> ApiError {
     match refused {
         PlayRefused::NotFound | PlayRefused::Scheme => ApiError::not_found(message),
         PlayRefused::Taken(_) => ApiError::conflict(message),
-        PlayRefused::NoCommonCodecs | PlayRefused::Transcoding => ApiError::not_acceptable(message),
+        PlayRefused::NoCommonCodecs
+        | PlayRefused::NoTranscoder
+        | PlayRefused::Transcoding(TranscodeError::Disabled) => ApiError::not_acceptable(message),
         PlayRefused::Sdp(cause) => ApiError::bad_request(format!("{message}: {cause}")),
         PlayRefused::Offer(cause) => ApiError::bad_request(format!("{message}: {cause}")),
-        PlayRefused::NotReady | PlayRefused::Port(_) | PlayRefused::System(_) => {
+        PlayRefused::NotReady
+        | PlayRefused::Port(_)
+        | PlayRefused::System(_)
+        | PlayRefused::Transcoding(TranscodeError::Busy | TranscodeError::System(_)) => {
             ApiError::unavailable(message)
         }
     }

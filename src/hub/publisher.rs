@@ -46,12 +46,13 @@ impl Bell {
 #[derive(Debug)]
 pub struct Publisher {
     stream: Arc<Stream>,
-    registry: Registry,
+    /// Where it is listed; `None`: nowhere.
+    registry: Option<Registry>,
     reason: EndReason,
 }
 
 impl Publisher {
-    pub(super) fn new(stream: Arc<Stream>, registry: Registry) -> Self {
+    pub(super) fn new(stream: Arc<Stream>, registry: Option<Registry>) -> Self {
         Self { stream, registry, reason: EndReason::Internal }
     }
 
@@ -112,7 +113,9 @@ impl Publisher {
 impl Drop for Publisher {
     fn drop(&mut self) {
         // First out of the map, then over: who finds the stream by name finds it alive.
-        self.registry.remove(&self.stream);
+        if let Some(registry) = &self.registry {
+            registry.remove(&self.stream);
+        }
         self.stream.end(self.reason.clone());
     }
 }

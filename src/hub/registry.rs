@@ -75,10 +75,6 @@ impl Registry {
     /// # Errors
     /// When the name or the media session is in use, or there are too many streams.
     pub fn publish(&self, publication: Publication, bell: Option<Bell>) -> Result<Publisher, PublishError> {
-        let created_ms = publication
-            .created
-            .duration_since(UNIX_EPOCH)
-            .map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX));
         if publication.name.as_str().contains("://") && !publication.protocol.is_fetched() {
             return Err(PublishError::Address);
         }
@@ -92,15 +88,35 @@ impl Registry {
         if map.streams.len() >= self.0.streams_max {
             return Err(PublishError::TooMany);
         }
-        // Under the lock, so that epochs rise even when two publications begin in one millisecond.
-        let epoch = created_ms.max(self.0.last_epoch.load(Ordering::Relaxed) + 1);
-        self.0.last_epoch.store(epoch, Ordering::Relaxed);
-        let stream = Arc::new(Stream::new(publication, epoch, self.0.limits, bell));
+        // Under the lock, so that epochs rise with the order in which names are taken.
+        let stream = self.new_stream(publication, bell);
         map.sessions.insert(stream.publication().media_session_id.clone());
         map.streams.insert(stream.publication().name.clone(), stream.clone());
         drop(map);
         self.tell_watchers();
-        Ok(Publisher::new(stream, self.clone()))
+        Ok(Publisher::new(stream, Some(self.clone())))
+    }
+
+    /// A stream that is in no list and takes no name: another form of one that is published, for those who are handed it. `bell`
+    /// as for [`Registry::publish`].
+    #[must_use]
+    pub fn publish_unlisted(&self, publication: Publication, bell: Option<Bell>) -> Publisher {
+        Publisher::new(self.new_stream(publication, bell), None)
+    }
+
+    fn new_stream(&self, publication: Publication, bell: Option<Bell>) -> Arc<Stream> {
+        let created_ms = publication
+            .created
+            .duration_since(UNIX_EPOCH)
+            .map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX));
+        // Two publications may begin in one millisecond.
+        let last = self.0.last_epoch.fetch_max(created_ms, Ordering::Relaxed);
+        let epoch = if created_ms > last {
+            created_ms
+        } else {
+            self.0.last_epoch.fetch_add(1, Ordering::Relaxed) + 1
+        };
+        Arc::new(Stream::new(publication, epoch, self.0.limits, bell))
     }
 
     /// A queue of one that holds a ring after a stream came or went; [`Registry::list`] then tells which. Rings that
@@ -180,6 +196,18 @@ mod tests {
         assert_eq!(claim(SourceProtocol::WebRtc).unwrap_err(), PublishError::Address);
         assert_eq!(claim(SourceProtocol::Rtmp).unwrap_err(), PublishError::Address);
         assert!(claim(SourceProtocol::RtspPull).is_ok());
+    }
+
+    #[test]
+    fn an_unlisted_stream_takes_no_name_and_its_end_frees_none() {
+        let registry = registry();
+        let listed = registry.publish(publication("a", "m1"), None).unwrap();
+        let unlisted = registry.publish_unlisted(publication("a", "m1"), None);
+        assert_ne!(listed.stream().epoch(), unlisted.stream().epoch());
+        let stream = unlisted.stream().clone();
+        drop(unlisted);
+        assert!(stream.ended().is_some());
+        assert_eq!(registry.find("a").unwrap().epoch(), listed.stream().epoch());
     }
 
     #[test]

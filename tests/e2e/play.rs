@@ -8,11 +8,14 @@ use bytes::Bytes;
 use serde_json::{Value, json};
 use stillcast::base::clock::Clock;
 use stillcast::base::id::{MediaSessionId, StreamName};
+use stillcast::base::metrics::Metrics;
 use stillcast::hub::{Bell, EndReason, Publication, Publisher, SourceProtocol};
 use stillcast::media::time::Timestamp;
 use stillcast::media::track::{AudioCodec, AudioParams};
 use stillcast::media::unit::{AccessUnit, AudioFrame};
-use stillcast::services::test_card::{CardEncoder, CardSettings};
+use stillcast::services::colour::to_rgb;
+use stillcast::services::decode::StreamDecoder;
+use stillcast::services::test_card::{CardEncoder, CardSettings, read_number};
 
 use crate::support::relay::{Faults, Relay};
 use crate::support::server::Server;
@@ -105,11 +108,22 @@ fn play(
     viewer: &mut Viewer,
     faults: Option<Faults>,
 ) -> Option<Relay> {
-    client.say(
-        "playStream",
-        json!({"mediaSessionId": id, "name": name, "hasVideo": true, "hasAudio": true,
-        "mediaProvider": "WebRTC", "sdp": viewer.offer()}),
-    );
+    play_as(client, id, name, viewer, faults, &json!({}))
+}
+
+/// Likewise, with more in the request.
+fn play_as(
+    client: &mut WsClient,
+    id: &str,
+    name: &str,
+    viewer: &mut Viewer,
+    faults: Option<Faults>,
+    more: &Value,
+) -> Option<Relay> {
+    let mut request = json!({"mediaSessionId": id, "name": name, "hasVideo": true, "hasAudio": true,
+        "mediaProvider": "WebRTC", "sdp": viewer.offer()});
+    request.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    client.say("playStream", request);
     let mut seen = Vec::new();
     let answer = wait_for(client, &mut seen, |message| message["message"] == "setRemoteSDP");
     let sdp = answer["data"][1].as_str().unwrap().to_owned();
@@ -221,7 +235,7 @@ fn what_the_way_loses_comes_again() {
 
 #[test]
 fn every_refusal_and_every_end_has_its_words() {
-    let server = Server::start(&[], false);
+    let server = Server::start(&[("transcoding_disabled", "true")], false);
     let mut client = WsClient::hello(server.address("ws"));
     let refused = |client: &mut WsClient, name: &str, change: fn(&mut Value)| {
         let mut request = json!({"mediaSessionId": "m0", "name": name, "mediaProvider": "WebRTC",
@@ -282,6 +296,91 @@ fn every_refusal_and_every_end_has_its_words() {
     assert_eq!(ends(&mut client, "m3"), "Stopped by publisher stop");
     drop((first, second));
     assert!(server.app().registry().viewers().is_empty());
+}
+
+/// What the pictures of a viewer show, in the order of their coming, with their sizes.
+fn shown(viewer: &Viewer) -> Vec<(u32, (u32, u32))> {
+    let mut decoder = StreamDecoder::new(1 << 24, Metrics::new());
+    let mut shown = Vec::new();
+    for (seq, (_, unit)) in (0..).zip(&viewer.pictures) {
+        let unit = AccessUnit { seq, ..unit.clone() };
+        let rgb = to_rgb(&decoder.step(&unit, true).unwrap().unwrap());
+        shown.push((read_number(&rgb.rgb, rgb.width, rgb.height).unwrap(), (rgb.width, rgb.height)));
+    }
+    shown
+}
+
+#[test]
+fn a_viewer_gets_the_size_that_it_asks_for_and_another_one_what_is_published() {
+    let server = Server::start(&[], false);
+    let mut source = Source::publish(&server, "cam", false);
+    source.push_many(5);
+    let (mut client, mut other) =
+        (WsClient::hello(server.address("ws")), WsClient::hello(server.address("ws")));
+    let (mut small, mut whole) = (Viewer::new(1), Viewer::new(2));
+    let sized = json!({"width": "160", "height": "120", "bitrate": 300});
+    play_as(&mut client, "m1", "cam", &mut small, None, &sized);
+    play(&mut other, "m2", "cam", &mut whole, None);
+    for viewer in [&mut small, &mut whole] {
+        assert!(viewer.run_until(LIMIT, |viewer| !viewer.pictures.is_empty()));
+    }
+    for _ in 0..30 {
+        source.push(|_| {});
+        small.run_until(PICTURE, |_| false);
+    }
+    assert!(small.run_until(LIMIT, |viewer| viewer.pictures.len() >= 25));
+    assert!(whole.run_until(LIMIT, |viewer| viewer.pictures.len() == 35));
+    let small_shows = shown(&small);
+    assert!(small_shows.is_sorted() && small_shows.iter().all(|(_, size)| *size == (160, 120)));
+    assert!(small_shows.first().unwrap().0 >= 4, "nothing that was past when it came: {small_shows:?}");
+    let whole_shows: Vec<_> = (0..35).map(|number| (number, (320, 240))).collect();
+    assert_eq!(shown(&whole), whole_shows);
+    let mut seen = Vec::new();
+    let resized = wait_for(&mut client, &mut seen, |m| m["data"][0]["type"] == "resize");
+    assert_eq!(resized["data"][0]["payload"]["streamerVideoWidth"], 160);
+    assert!(small.sounds.len() > 20, "its sound comes as it is");
+    client.say("stopStream", json!({"mediaSessionId": "m1"}));
+    let is_stopped = |m: &Value| status(m, "STOPPED").is_some();
+    wait_for(&mut client, &mut seen, is_stopped);
+    source.push_many(1);
+    let metrics = server.app().metrics();
+    assert!(small.run_until(LIMIT, |_| metrics.renditions.get() == 0), "nobody watches it any more");
+}
+
+#[test]
+fn a_viewer_goes_over_to_pictures_made_anew_when_others_refer_to_b_frames() {
+    let server = Server::start(&[("transcoders_max", "1")], false);
+    let mut source = Source::publish(&server, "cam", false);
+    source.push_many(3);
+    let mut client = WsClient::hello(server.address("ws"));
+    let mut viewer = Viewer::new(1);
+    play(&mut client, "m1", "cam", &mut viewer, None);
+    assert!(viewer.run_until(LIMIT, |viewer| viewer.pictures.len() == 3));
+    // As far as the server can tell, one to which others refer; for a decoder it is one like the others.
+    source.push(|unit| unit.bidirectional = true);
+    source.play_to(&mut viewer, 20);
+    assert!(viewer.run_until(LIMIT, |viewer| viewer.pictures.len() >= 15));
+    let shows = shown(&viewer);
+    assert!(shows.is_sorted_by(|a, b| a.0 < b.0), "in order and none twice: {shows:?}");
+    assert_eq!(server.app().metrics().renditions.get(), 1);
+    // Others begin with it; who needs another form finds no place.
+    let mut second = Viewer::new(2);
+    play(&mut client, "m2", "cam", &mut second, None);
+    let began = source.clock.now();
+    while second.pictures.is_empty() && source.clock.now() - began < LIMIT {
+        source.play_to(&mut second, 1);
+    }
+    assert!(!second.pictures.is_empty());
+    assert_eq!(server.app().metrics().renditions.get(), 1);
+    let mut request = json!({"mediaSessionId": "m3", "name": "cam", "mediaProvider": "WebRTC",
+        "sdp": Viewer::new(9).offer(), "width": 160});
+    let mut third = WsClient::hello(server.address("ws"));
+    third.say("playStream", request.take());
+    assert_eq!(third.expect_status("m3"), ("FAILED".into(), "No available transcoders".into()));
+    source.publisher.end(EndReason::ByUser);
+    let mut seen = Vec::new();
+    let end = wait_for(&mut client, &mut seen, |m| status(m, "FAILED").is_some());
+    assert_eq!(end["data"][0]["info"], "Stopped by publisher stop");
 }
 
 #[test]

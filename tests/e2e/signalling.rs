@@ -19,6 +19,7 @@ use stillcast::proto::dtls::Certificate;
 use stillcast::proto::signal::SignalSettings;
 use stillcast::proto::signal::message::SharedText;
 use stillcast::services::snapshot::{SnapshotService, SnapshotSettings};
+use stillcast::services::transcode::{Renditions, TranscodeSettings};
 use tungstenite::Message;
 
 use crate::support::ws_client::{Closed, LIMIT, WsClient};
@@ -84,6 +85,12 @@ impl Edge {
             ports.clone(),
             Arc::new(Certificate::generate().unwrap()),
             registry.clone(),
+            Renditions::new(
+                TranscodeSettings { renditions_max: 0, pixels_max: 8192 * 4352 },
+                registry.clone(),
+                metrics.clone(),
+                clock.clone(),
+            ),
             metrics.clone(),
             clock.clone(),
         );

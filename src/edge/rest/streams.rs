@@ -34,7 +34,7 @@ pub(super) struct StreamObject {
     bitrate: u32,
     min_bitrate: u32,
     max_bitrate: u32,
-    /// This and the next four describe a transcoding; there is none.
+    /// This and the next four are what a transcoding was told; nobody tells one that.
     quality: u32,
     history: bool,
     gop: u32,

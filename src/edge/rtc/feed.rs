@@ -55,7 +55,11 @@ impl Feed {
             match self.judge(unit) {
                 Verdict::Send => sent.push(unit.as_ref()),
                 Verdict::Skip | Verdict::Missing => {}
-                Verdict::Reordered => return None,
+                Verdict::Reordered => {
+                    // Nothing of it was sent, so that nothing can be sent after it.
+                    self.next = None;
+                    return None;
+                }
             }
         }
         Some(sent)
@@ -118,7 +122,8 @@ mod tests {
         assert_eq!(feed.judge(&numbered(3, false, None)), Verdict::Send, "nothing is missing");
         assert!(is_in_order(&plain));
         let pyramid = [numbered(0, true, None), numbered(1, false, Some(false))];
+        assert_eq!(feed.judge(&numbered(4, false, Some(false))), Verdict::Reordered);
         assert!(!is_in_order(&pyramid) && feed.begin(&pyramid).is_none());
-        assert_eq!(feed.judge(&numbered(2, false, Some(false))), Verdict::Reordered);
+        assert_eq!(feed.judge(&numbered(2, false, None)), Verdict::Skip, "what it refers to was not sent");
     }
 }

@@ -1,11 +1,11 @@
 //! Playing by WebRTC: a published stream sent to one viewer, by a thread and a port of its own.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use super::feed::is_in_order;
-use super::watch::{Ending, Forms, ViewEnd, Watch};
+use super::choose::choose;
+use super::ending::{Ending, ViewEnd};
+use super::watch::{Forms, Making, Watch};
 use super::{COMMANDS_MAX, Inner, RtcService, addresses, root_cause};
 use crate::base::id::StreamName;
 use crate::base::queue::{Offer, queue};
@@ -13,12 +13,12 @@ use crate::base::stop::StopToken;
 use crate::base::threads::{self, STACK_PROTOCOL_BYTES, Thread};
 use crate::base::wait::Waiter;
 use crate::edge::ports::PortError;
-use crate::hub::{Stream, StreamFacts, StreamStatus, ViewerExists, Viewing};
+use crate::hub::{ViewerExists, Viewing};
 use crate::proto::peer::{Peer, PeerSettings, ViewerStream};
-use crate::proto::sdp::viewer::{Sendable, SendableAudio, SendableVideo};
 use crate::proto::sdp::{self, NegotiationError, SdpError};
 use crate::proto::signal::message::Hidden;
 use crate::proto::signal::{Event, StartPlay};
+use crate::services::transcode::TranscodeError;
 
 /// Why a stream is not played; the texts are those that clients know (protocol document, section 3.4 and appendix B).
 #[derive(Debug, thiserror::Error)]
@@ -32,9 +32,12 @@ pub enum PlayRefused {
     /// A URL of a kind that is not served.
     #[error("Failed to get agent storage")]
     Scheme,
-    /// Another size, rate or codec than the stream has: it would have to be coded anew.
-    #[error("Transcoding required, but disabled")]
-    Transcoding,
+    /// Another size, rate or codec than the stream has, and it cannot be had.
+    #[error(transparent)]
+    Transcoding(#[from] TranscodeError),
+    /// It would have to be sent in a codec in which nothing is made here.
+    #[error("No available transcoders")]
+    NoTranscoder,
     /// The offer has no codec that any stream could be sent in.
     #[error("No common codecs")]
     NoCommonCodecs,
@@ -58,7 +61,7 @@ pub enum PlayRefused {
 impl From<NegotiationError> for PlayRefused {
     fn from(error: NegotiationError) -> Self {
         match error {
-            NegotiationError::TranscodingNeeded => Self::Transcoding,
+            NegotiationError::TranscodingNeeded => Self::NoTranscoder,
             NegotiationError::NoCommonCodecs => Self::NoCommonCodecs,
             other => Self::Offer(other),
         }
@@ -141,16 +144,17 @@ impl RtcService {
         events: Offer<Event>,
         stop: StopToken,
     ) -> Result<(Playing, [Event; 2]), PlayRefused> {
-        let Inner { settings, ports, certificate, registry, transcoders, metrics, clock } = &*self.0;
+        let Inner { settings, ports, certificate, registry, transcoders, renditions, metrics, clock } =
+            &*self.0;
         let stream = registry.find(&request.name).ok_or_else(|| match request.name.contains("://") {
             true => PlayRefused::Scheme,
             false => PlayRefused::NotFound,
         })?;
-        let facts = stream.facts();
-        let sendable = sendable(&stream, &facts)?;
-        demand_as_published(request, &stream, &facts)?;
         let now = clock.now();
         let offer = sdp::Offer::parse(&request.sdp.0).map_err(PlayRefused::Sdp)?;
+        let choice = choose(request, &stream, &offer)?;
+        // Made while the connection comes up.
+        let rendition = choice.form.map(|form| renditions.watch(&stream, form)).transpose()?;
         let media = ports.take()?;
         let candidates = addresses::candidates(&settings.external_addresses, media.local())
             .map_err(PlayRefused::System)?;
@@ -167,7 +171,7 @@ impl RtcService {
             bitrate_start_kbps: 0,
             session_name: settings.session_name.clone(),
         };
-        let viewer_stream = ViewerStream { name: &request.name, sendable: &sendable };
+        let viewer_stream = ViewerStream { name: &request.name, sendable: &choice.sendable };
         let (peer, answer) =
             Peer::answer_viewer(peer_settings, &offer, viewer_stream, &mut rand::rng(), now)?;
 
@@ -195,17 +199,9 @@ impl RtcService {
         let port = media.local().port();
         tracing::info!("{} is played by {name}, media on port {port}", stream.publication().name);
         let ending = Ending::new(place, events.clone(), metrics.clone());
-        let sends_audio = answer.audio_codec;
-        let transcoders = transcoders.clone();
-        let watch = Watch::new(
-            media,
-            waiter,
-            peer,
-            Forms { turns: answer.cvo, audio: sends_audio },
-            ending,
-            events,
-            transcoders,
-        );
+        let forms = Forms { turns: answer.cvo, audio: answer.audio_codec };
+        let making = Making { transcoders: transcoders.clone(), renditions: renditions.clone(), rendition };
+        let watch = Watch::new(media, waiter, peer, forms, ending, events, making);
         let clock = clock.clone();
         let thread = threads::spawn(name, STACK_PROTOCOL_BYTES, move || {
             watch.run(&inbox, &notices, &stop, &clock);
@@ -227,55 +223,6 @@ impl RtcService {
         };
         Ok((Playing { commands, thread }, [muted, answered]))
     }
-}
-
-/// What of a stream can be sent, by what comes or, while nothing came yet, by what was negotiated.
-fn sendable(stream: &Stream, facts: &StreamFacts) -> Result<Sendable, PlayRefused> {
-    let publication = stream.publication();
-    if facts.status != StreamStatus::Publishing {
-        return Err(PlayRefused::NotReady);
-    }
-    let video = match (&facts.video, publication.video_codec.as_str()) {
-        (Some(params), _) => Some(SendableVideo::of(&params.codec)),
-        (None, "H264") => Some(SendableVideo::H264 { profile: None }),
-        (None, "VP8") => Some(SendableVideo::Vp8),
-        // Announced, and nobody knows as what.
-        (None, _) if facts.has_video => return Err(PlayRefused::NotReady),
-        (None, _) => None,
-    };
-    let audio_codec =
-        facts.audio.as_ref().map_or(publication.audio_codec.as_str(), |params| params.codec.name());
-    let audio = match SendableAudio::named(audio_codec) {
-        Some(SendableAudio::Opus) => vec![SendableAudio::Opus],
-        // As it is where the viewer takes it; all take Opus, which is made of it.
-        Some(form) => vec![form, SendableAudio::Opus],
-        None if facts.has_audio => vec![SendableAudio::Opus],
-        None => Vec::new(),
-    };
-    if video.is_none() && audio.is_empty() {
-        return Err(PlayRefused::NotReady);
-    }
-    if !is_in_order(&stream.gop().units) {
-        return Err(PlayRefused::Transcoding);
-    }
-    Ok(Sendable { video, audio })
-}
-
-/// Another size or rate than the published one would have to be made.
-fn demand_as_published(
-    request: &StartPlay,
-    stream: &Arc<Stream>,
-    facts: &StreamFacts,
-) -> Result<(), PlayRefused> {
-    let [bitrate, ..] = request.bitrates_kbps;
-    let size = facts.video.as_ref().map(|params| params.display_size());
-    let [width, height] = request.size;
-    let fits = size.is_none_or(|size| (width == 0 || width == size.0) && (height == 0 || height == size.1));
-    if fits && bitrate == 0 {
-        return Ok(());
-    }
-    tracing::debug!("{} was asked for as {width}x{height}, {bitrate} kbit/s", stream.publication().name);
-    Err(PlayRefused::Transcoding)
 }
 
 /// A name as it may stand in a log: what comes before the host of a URL may be a password, and nothing else of it says more.

@@ -9,12 +9,12 @@ use crossbeam_channel::{Receiver, TryRecvError};
 
 use super::counted::Counted;
 use super::drive::{COUNT_INTERVAL, READ_BATCH, reason_of};
+use super::ending::{Ending, ViewEnd};
 use super::feed::{Feed, Verdict};
 use super::play::Command;
 use super::run::Run;
 use super::ways::Ways;
 use crate::base::clock::Clock;
-use crate::base::metrics::Metrics;
 use crate::base::queue::Offer;
 use crate::base::stop::StopToken;
 use crate::base::wait::{Interest, Waiter};
@@ -24,8 +24,9 @@ use crate::media::track::AudioCodec;
 use crate::media::unit::{AccessUnit, AudioFrame, MediaUnit};
 use crate::proto::peer::{Output, Peer, PeerEvent};
 use crate::proto::signal::message::{Bandwidths, SharedJson};
-use crate::proto::signal::{EndStatus, Event};
+use crate::proto::signal::Event;
 use crate::services::audio::Transcoders;
+use crate::services::transcode::{Form, Rendition, Renditions, TranscodeError};
 use crate::services::vod::VodKind;
 
 /// Units that may wait for one viewer: three seconds of pictures and sound. One that falls behind so far goes on with the next
@@ -43,78 +44,6 @@ const SHORT_BACKLOG_UNITS: usize = 15;
 /// sooner than this after the last time.
 const REPLAY_PAUSE: Duration = Duration::from_secs(2);
 
-/// Why a player ended; the texts are those that clients know (protocol document, section 3.4).
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum ViewEnd {
-    /// Something that ends publications likewise.
-    #[error(transparent)]
-    Reason(#[from] EndReason),
-    /// The stream that was played ended.
-    #[error("Stopped by publisher stop")]
-    PublisherStopped,
-    /// The stream became one that cannot be sent as it is.
-    #[error("Transcoding required, but disabled")]
-    Transcoding,
-}
-
-impl ViewEnd {
-    /// `STOPPED` rather than `FAILED`: what the client itself wished, and the end of its own file.
-    fn status(&self) -> EndStatus {
-        match self {
-            Self::Reason(EndReason::ByUser | EndReason::SessionDisconnect | EndReason::EndOfFile) => {
-                EndStatus::Orderly
-            }
-            _ => EndStatus::Failed,
-        }
-    }
-
-    /// The reason as a label of a count.
-    fn label(&self) -> &'static str {
-        match self {
-            Self::Reason(reason) => reason.label(),
-            Self::PublisherStopped => "publisher_stopped",
-            Self::Transcoding => "transcoding",
-        }
-    }
-}
-
-/// The place among the viewers and the last word. However the thread ends, by a panic too, the client's session hears of it.
-pub(super) struct Ending {
-    place: Option<ViewerPlace>,
-    events: Offer<Event>,
-    metrics: Metrics,
-    reason: ViewEnd,
-}
-
-impl Ending {
-    pub(super) fn new(place: ViewerPlace, events: Offer<Event>, metrics: Metrics) -> Self {
-        metrics.viewers.inc();
-        Self { place: Some(place), events, metrics, reason: EndReason::Internal.into() }
-    }
-}
-
-impl Drop for Ending {
-    fn drop(&mut self) {
-        self.metrics.viewers.dec();
-        self.metrics.views_ended_total.with_label_values(&[self.reason.label()]).inc();
-        let Some(place) = self.place.take() else { return };
-        let viewing = place.viewer().viewing().clone();
-        tracing::info!(
-            "{} is no longer played by {}: {}",
-            viewing.name,
-            viewing.media_session_id,
-            self.reason
-        );
-        drop(place);
-        // Full: the connection sees it by the count of refused events, and closes.
-        let _ = self.events.offer(Event::Ended {
-            media_session_id: viewing.media_session_id,
-            status: self.reason.status(),
-            info: self.reason.to_string(),
-        });
-    }
-}
-
 /// What a viewer's thread owns. It ends when the peer or the stream does, when it is told to, or when the server stops.
 pub(super) struct Watch {
     media: MediaSocket,
@@ -128,7 +57,7 @@ pub(super) struct Watch {
     replayed: Option<Instant>,
     forms: Forms,
     sound: Sound,
-    transcoders: Arc<Transcoders>,
+    making: Making,
     size: Option<(u32, u32)>,
     ending: Ending,
     events: Offer<Event>,
@@ -143,6 +72,16 @@ pub(super) struct Forms {
     pub(super) turns: bool,
     /// The codec of its sound, by the name of status messages; `None` without.
     pub(super) audio: Option<&'static str>,
+}
+
+/// What is made anew for viewers, and what of it this one watches.
+pub(super) struct Making {
+    /// Sound in another codec.
+    pub(super) transcoders: Arc<Transcoders>,
+    /// Pictures in another form.
+    pub(super) renditions: Renditions,
+    /// The form in which this viewer gets its pictures; `None`: as they are published.
+    pub(super) rendition: Option<Rendition>,
 }
 
 /// Where a viewer's sound comes from.
@@ -169,7 +108,7 @@ impl Watch {
         forms: Forms,
         ending: Ending,
         events: Offer<Event>,
-        transcoders: Arc<Transcoders>,
+        making: Making,
     ) -> Self {
         let metrics = ending.metrics.clone();
         let name = ending.place.as_ref().map(|place| place.viewer().viewing().name.to_string());
@@ -185,7 +124,7 @@ impl Watch {
             replayed: None,
             forms,
             sound: Sound::Stream,
-            transcoders,
+            making,
             size: None,
             ending,
             events,
@@ -325,16 +264,29 @@ impl Watch {
         None
     }
 
-    /// Joins the stream: media transport is up.
-    fn join(&mut self, now: Instant) {
-        let Some(place) = self.place() else { return };
+    /// Joins the stream: media transport is up. Returns a reason when it is over.
+    fn join(&mut self, now: Instant) -> Option<ViewEnd> {
+        let place = self.place()?;
         place.viewer().set_playing();
-        let (stream, waker) = (place.viewer().stream().clone(), self.waiter.waker());
-        let media_session_id = place.viewer().viewing().media_session_id.clone();
+        let viewing = place.viewer().viewing();
+        let media_session_id = viewing.media_session_id.clone();
         if let Some(remote) = self.peer.stats().remote {
-            tracing::info!("{} is sent to {remote}", stream.publication().name);
+            tracing::info!("{} is sent to {remote}", viewing.name);
         }
         let _ = self.events.offer(Event::Up { media_session_id });
+        self.join_pictures(now)
+    }
+
+    /// Where its pictures come from: the stream, or what is made of it.
+    fn source(&self) -> Option<Arc<Stream>> {
+        let made = self.making.rendition.as_ref().map(|rendition| rendition.stream().clone());
+        made.or_else(|| self.place().map(|place| place.viewer().stream().clone()))
+    }
+
+    /// Takes units from its source from now on, beginning with a keyframe. Returns a reason when it is over.
+    fn join_pictures(&mut self, now: Instant) -> Option<ViewEnd> {
+        let stream = self.source()?;
+        let waker = self.waiter.waker();
         let subscription = stream.subscribe(UNITS_MAX, Some(waker));
         self.live = Some(subscription.live);
         let group = subscription.backlog.units;
@@ -342,11 +294,20 @@ impl Watch {
         let is_short = group.len() <= SHORT_BACKLOG_UNITS && bytes <= BACKLOG_BYTES_MAX / 16;
         let is_wanted = is_short || !stream.makes_keyframes();
         if !group.is_empty() && is_wanted && bytes <= BACKLOG_BYTES_MAX {
-            if let Some(units) = self.feed.begin(&group) {
+            return self.send_group(now, &group);
+        }
+        stream.request_keyframe();
+        None
+    }
+
+    /// Sends a group of pictures that leads to the present; returns a reason when it is over.
+    fn send_group(&mut self, now: Instant, group: &[Arc<AccessUnit>]) -> Option<ViewEnd> {
+        match self.feed.begin(group) {
+            Some(units) => {
                 self.send_backlog(now, &units);
+                None
             }
-        } else {
-            stream.request_keyframe();
+            None => self.watch_anew(now),
         }
     }
 
@@ -383,15 +344,25 @@ impl Watch {
                         self.note_size(&unit);
                     }
                     Verdict::Skip => {}
-                    Verdict::Missing => self.want_keyframe(now),
-                    Verdict::Reordered => return Some(ViewEnd::Transcoding),
+                    Verdict::Missing => {
+                        if let Some(reason) = self.want_keyframe(now) {
+                            return Some(reason);
+                        }
+                    }
+                    Verdict::Reordered => {
+                        if let Some(reason) = self.watch_anew(now) {
+                            return Some(reason);
+                        }
+                    }
                 },
                 Ok(MediaUnit::Audio(frame)) => self.feed_audio(now, &frame),
                 Err(TryRecvError::Empty) => {
                     let missed = live.missed();
-                    if missed > std::mem::replace(&mut self.missed, missed) {
-                        // The queue ran over, or the publisher lost something: only a keyframe helps.
-                        self.want_keyframe(now);
+                    // The queue ran over, or the publisher lost something: only a keyframe helps.
+                    if missed > std::mem::replace(&mut self.missed, missed)
+                        && let Some(reason) = self.want_keyframe(now)
+                    {
+                        return Some(reason);
                     }
                     break;
                 }
@@ -409,6 +380,23 @@ impl Watch {
         }
     }
 
+    /// Goes over to pictures that are made anew, when those of the stream can no longer be sent; returns a reason when there are
+    /// none.
+    fn watch_anew(&mut self, now: Instant) -> Option<ViewEnd> {
+        let stream = self.place()?.viewer().stream().clone();
+        match self.making.renditions.watch(&stream, Form::default()) {
+            Ok(rendition) => {
+                tracing::info!("{} is made anew for a viewer", stream.publication().name);
+                self.making.rendition = Some(rendition);
+                self.feed = Feed::default();
+                self.missed = 0;
+                self.join_pictures(now)
+            }
+            Err(TranscodeError::Disabled) => Some(ViewEnd::Transcoding),
+            Err(TranscodeError::Busy | TranscodeError::System(_)) => Some(ViewEnd::NoTranscoder),
+        }
+    }
+
     /// Sound in the viewer's codec is sent as it is. At the first frame in another one the viewer joins those who get it made.
     fn feed_audio(&mut self, now: Instant, frame: &AudioFrame) {
         let Some(wanted) = self.forms.audio else { return };
@@ -418,7 +406,7 @@ impl Watch {
             && let Some(place) = self.ending.place.as_ref()
         {
             let (stream, waker) = (place.viewer().stream(), self.waiter.waker());
-            self.sound = match self.transcoders.listen(stream, SOUND_MAX, Some(waker)) {
+            self.sound = match self.making.transcoders.listen(stream, SOUND_MAX, Some(waker)) {
                 Ok(made) if wanted == AudioCodec::Opus.name() => Sound::Made(made),
                 Ok(_) => Sound::Silent,
                 Err(error) => {
@@ -429,25 +417,25 @@ impl Watch {
         }
     }
 
-    /// Gets the viewer a keyframe: a new one of a publisher that makes them, else the last one with all that followed.
-    fn want_keyframe(&mut self, now: Instant) {
-        let Some(stream) = self.place().map(|place| place.viewer().stream().clone()) else { return };
+    /// Gets the viewer a keyframe: a new one of a publisher that makes them, else the last one with all that followed. Returns a
+    /// reason when it is over.
+    fn want_keyframe(&mut self, now: Instant) -> Option<ViewEnd> {
+        let stream = self.source()?;
         if stream.makes_keyframes() {
             stream.request_keyframe();
-            return;
+            return None;
         }
         let is_recent = |at: Instant| now.saturating_duration_since(at) < REPLAY_PAUSE;
         if self.replayed.is_some_and(is_recent) || self.peer.stats().sender.is_short {
-            return;
+            return None;
         }
         let group = stream.gop().units;
         let bytes: usize = group.iter().map(|unit| unit.data.len()).sum();
         if !group.is_empty() && bytes <= BACKLOG_BYTES_MAX {
             self.replayed = Some(now);
-            if let Some(units) = self.feed.begin(&group) {
-                self.send_backlog(now, &units);
-            }
+            return self.send_group(now, &group);
         }
+        None
     }
 
     /// Once a second: counts, the rate for the client, and whether the stream is still there.
@@ -469,6 +457,9 @@ impl Watch {
     /// with it (protocol document, section 6); everything else is a publisher that stopped.
     fn stream_ended(&self) -> ViewEnd {
         let stream = self.ending.place.as_ref().map(|place| place.viewer().stream());
+        if self.making.rendition.is_some() && stream.is_some_and(|stream| stream.ended().is_none()) {
+            return ViewEnd::NoTranscoder;
+        }
         let is_own = |stream: &&Arc<Stream>| {
             let publication = stream.publication();
             publication.protocol == SourceProtocol::Vod
@@ -485,12 +476,15 @@ impl Watch {
         loop {
             let mut wishes = Wishes::default();
             let next = self.empty(&mut wishes);
-            if wishes.joins {
-                self.join(now);
+            let over = if wishes.joins {
+                self.join(now)
             } else if wishes.keyframe {
-                self.want_keyframe(now);
+                self.want_keyframe(now)
             } else {
                 return next;
+            };
+            if let Some(reason) = over {
+                return Next::Over(reason);
             }
         }
     }

@@ -146,7 +146,7 @@ pub(crate) fn sample(name: &str) -> Vec<AccessUnit> {
 }
 
 /// The number that a picture of a sample carries: blocks of 16 × 16 at the top left, white and black, then 16 bits.
-fn block_number(picture: &YuvPicture) -> u32 {
+pub(crate) fn block_number(picture: &YuvPicture) -> u32 {
     let white = |block: usize| picture.y[8 * picture.params.width as usize + 16 * block + 8] > 128;
     assert!(white(0) && !white(1), "guard blocks");
     (0..16).filter(|bit| white(2 + bit)).map(|bit| 1 << bit).sum()

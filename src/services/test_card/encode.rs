@@ -1,24 +1,17 @@
-//! The card as H.264: the one door to the encoder.
+//! The card as a stream of access units.
 
 use std::ops::Range;
 use std::time::{Instant, SystemTime};
-
-use openh264::OpenH264API;
-use openh264::encoder::{
-    BitRate, ColorPrimaries, Complexity, Encoder, EncoderConfig, FrameRate, FrameType, MatrixCoefficients,
-    RateControlMode, TransferCharacteristics, UsageType, VuiConfig,
-};
-use openh264::formats::YUVSource;
 
 use super::CardError;
 use super::draw::{I420, TestCard};
 use crate::base::clock::Clock;
 use crate::hub::Publisher;
-use crate::media::h264::assemble::{UnitBuilder, UnitTimes};
-use crate::media::h264::framing::{annex_b_units, append_annex_b};
+use crate::media::h264::framing::append_annex_b;
 use crate::media::time::Timestamp;
-use crate::media::track::{Colour, Matrix};
+use crate::media::track::Colour;
 use crate::media::unit::AccessUnit;
+use crate::services::encode::{EncodeError, EncoderSettings, H264Encoder, I420Planes};
 
 /// What kind of stream a card becomes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,20 +41,12 @@ impl CardSettings {
 }
 
 /// Encodes cards, each frame to one access unit; no picture is left out, none is reordered.
+#[derive(Debug)]
 pub struct CardEncoder {
     settings: CardSettings,
     card: TestCard,
-    encoder: Encoder,
-    /// Reads the encoder's output as any publisher's is read: so parameters say what the stream says.
-    units: UnitBuilder,
+    encoder: H264Encoder,
     since_key: u32,
-    key_wanted: bool,
-}
-
-impl std::fmt::Debug for CardEncoder {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("CardEncoder").field("settings", &self.settings).finish_non_exhaustive()
-    }
 }
 
 impl CardEncoder {
@@ -70,11 +55,9 @@ impl CardEncoder {
     /// # Errors
     /// When the size is not usable.
     pub fn new(settings: CardSettings) -> Result<Self, CardError> {
-        let colour = colour_of(&settings);
-        let card = card(&settings, colour)?;
-        let encoder = encoder(&settings, colour)?;
-        let units = UnitBuilder::new(PIXELS_MAX);
-        Ok(Self { settings, card, encoder, units, since_key: 0, key_wanted: true })
+        let encoder = H264Encoder::new(encoder_settings(&settings))?;
+        let card = TestCard::new(settings.width, settings.height, encoder.settings().colour)?;
+        Ok(Self { settings, card, encoder, since_key: 0 })
     }
 
     /// Frame `number` as an access unit that was captured at `arrived`; the card shows `wall`. Its time stamp is
@@ -89,36 +72,21 @@ impl CardEncoder {
         wall: SystemTime,
     ) -> Result<AccessUnit, CardError> {
         let interval = self.settings.keyframe_interval;
-        if self.key_wanted || (interval > 0 && self.since_key >= interval) {
-            self.encoder.force_intra_frame();
-            self.since_key = 0;
+        if interval > 0 && self.since_key >= interval {
+            self.encoder.request_keyframe();
         }
-        // Until it worked: a failure leaves the decoder's references in doubt.
-        self.key_wanted = true;
-        let picture = self.card.draw(number, wall);
+        let I420 { width, height, y, u, v } = self.card.draw(number, wall);
+        let planes = I420Planes { width: *width, height: *height, y, u, v };
         let ticks = i64::from(number) * 90_000 / i64::from(self.settings.frames_per_second.max(1));
-        let time = openh264::Timestamp::from_millis(u64::try_from(ticks / 90).unwrap_or(0));
-        let stream = self.encoder.encode_at(&Planes(picture), time).map_err(refused)?;
-        if !matches!(stream.frame_type(), FrameType::IDR | FrameType::I | FrameType::P) {
-            return Err(CardError::Encoder(format!("no picture ({:?})", stream.frame_type())));
-        }
-        for layer in (0..stream.num_layers()).filter_map(|index| stream.layer(index)) {
-            for nal in (0..layer.nal_count()).filter_map(|index| layer.nal_unit(index)) {
-                annex_b_units(nal).for_each(|nal| self.units.push(nal));
-            }
-        }
-        let pts = Timestamp::video(ticks);
-        let unit = self.units.finish(UnitTimes { arrived, pts, dts: pts });
-        let unit = unit.map_err(|error| CardError::Encoder(error.to_string()))?;
-        let unit = unit.ok_or_else(|| CardError::Encoder("no slice".into()))?;
+        let unit = self.encoder.encode(&planes, Timestamp::video(ticks), arrived)?;
+        let unit = unit.ok_or_else(|| EncodeError::Library("no picture".into()))?;
         self.since_key = if unit.key { 1 } else { self.since_key + 1 };
-        self.key_wanted = false;
         Ok(unit)
     }
 
     /// Makes the next unit a keyframe.
     pub fn request_keyframe(&mut self) {
-        self.key_wanted = true;
+        self.encoder.request_keyframe();
     }
 
     /// Goes on at another size: the next unit is a keyframe with parameter sets of its own.
@@ -126,11 +94,7 @@ impl CardEncoder {
     /// # Errors
     /// When the size is not usable; the encoder then goes on at the old one.
     pub fn resize(&mut self, width: u32, height: u32) -> Result<(), CardError> {
-        let settings = CardSettings { width, height, ..self.settings };
-        let colour = colour_of(&settings);
-        let card = card(&settings, colour)?;
-        self.encoder = encoder(&settings, colour)?;
-        (self.settings, self.card, self.key_wanted) = (settings, card, true);
+        *self = Self::new(CardSettings { width, height, ..self.settings })?;
         Ok(())
     }
 
@@ -167,93 +131,13 @@ pub fn annex_b_run(settings: CardSettings, numbers: Range<u32>, clock: &Clock) -
     let mut bytes = Vec::new();
     for number in numbers {
         let unit = encoder.encode(number, clock.now(), clock.wall())?;
-        append_annex_b(&unit, &mut bytes).map_err(|error| CardError::Encoder(error.to_string()))?;
+        append_annex_b(&unit, &mut bytes).map_err(|error| EncodeError::Library(error.to_string()))?;
     }
     Ok(bytes)
 }
 
-struct Planes<'a>(&'a I420);
-
-impl YUVSource for Planes<'_> {
-    fn dimensions(&self) -> (usize, usize) {
-        (self.0.width as usize, self.0.height as usize)
-    }
-
-    fn strides(&self) -> (usize, usize, usize) {
-        let chroma = self.0.width.div_ceil(2) as usize;
-        (self.0.width as usize, chroma, chroma)
-    }
-
-    fn y(&self) -> &[u8] {
-        &self.0.y
-    }
-
-    fn u(&self) -> &[u8] {
-        &self.0.u
-    }
-
-    fn v(&self) -> &[u8] {
-        &self.0.v
-    }
-}
-
-/// The encoder's own bound (3840×2160), in whole macroblocks.
-const PIXELS_MAX: u64 = 3840 * 2160;
-
-fn colour_of(settings: &CardSettings) -> Colour {
-    settings.colour.unwrap_or_else(|| Colour::unsaid(settings.width, settings.height))
-}
-
-fn card(settings: &CardSettings, colour: Colour) -> Result<TestCard, CardError> {
-    let CardSettings { width, height, .. } = *settings;
-    let (long, short) = (width.max(height), width.min(height));
-    // The encoder's own bounds, and chroma that belongs to whole pixels.
-    if long > 3840 || short > 2160 || width % 2 == 1 || height % 2 == 1 {
-        return Err(CardError::Size { width, height });
-    }
-    TestCard::new(width, height, colour)
-}
-
-fn encoder(settings: &CardSettings, colour: Colour) -> Result<Encoder, CardError> {
-    // Light on the processor, and no will of its own: keyframes only when told, no picture left out.
-    let rate_control =
-        settings.bitrate_bps.map_or(RateControlMode::Bufferbased, |_| RateControlMode::Bitrate);
-    let config = EncoderConfig::new()
-        .bitrate(BitRate::from_bps(settings.bitrate_bps.unwrap_or(2_000_000)))
-        .max_frame_rate(FrameRate::from_hz(settings.frames_per_second.max(1) as f32))
-        .rate_control_mode(rate_control)
-        .skip_frames(false)
-        .usage_type(UsageType::CameraVideoRealTime)
-        .complexity(Complexity::Low)
-        .scene_change_detect(false)
-        .background_detection(false)
-        .adaptive_quantization(false)
-        .num_threads(1)
-        .vui(vui(colour));
-    Encoder::with_api_config(OpenH264API::from_source(), config).map_err(refused)
-}
-
-fn vui(colour: Colour) -> VuiConfig {
-    let (primaries, transfer, matrix) = match colour.matrix {
-        Matrix::Bt601 => {
-            (ColorPrimaries::Smpte170M, TransferCharacteristics::Smpte170M, MatrixCoefficients::Smpte170M)
-        }
-        Matrix::Bt709 => (ColorPrimaries::Bt709, TransferCharacteristics::Bt709, MatrixCoefficients::Bt709),
-        Matrix::Bt2020 => {
-            (ColorPrimaries::Bt2020, TransferCharacteristics::Bt2020_10, MatrixCoefficients::Bt2020Ncl)
-        }
-        Matrix::Smpte240 => {
-            (ColorPrimaries::Smpte240M, TransferCharacteristics::Smpte240M, MatrixCoefficients::Smpte240M)
-        }
-        Matrix::Fcc => (ColorPrimaries::Bt470M, TransferCharacteristics::Bt470M, MatrixCoefficients::Fcc),
-    };
-    VuiConfig::new()
-        .color_primaries(primaries)
-        .transfer_characteristics(transfer)
-        .matrix_coefficients(matrix)
-        .full_range(colour.full_range)
-}
-
-fn refused(error: openh264::Error) -> CardError {
-    CardError::Encoder(error.to_string())
+fn encoder_settings(settings: &CardSettings) -> EncoderSettings {
+    let CardSettings { width, height, frames_per_second, bitrate_bps, .. } = *settings;
+    let colour = settings.colour.unwrap_or_else(|| Colour::unsaid(width, height));
+    EncoderSettings { width, height, frames_per_second, bitrate_bps, may_skip: false, colour }
 }

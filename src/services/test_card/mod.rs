@@ -6,7 +6,7 @@
 //! ```
 //!
 //! Drawing, reading back and encoding belong here; so does the publisher that shows the card to people. What is
-//! done with the stream does not. This is the only place that encodes H.264 (crate `openh264`).
+//! done with the stream does not.
 
 mod demo;
 mod draw;
@@ -15,6 +15,7 @@ mod font;
 #[cfg(test)]
 mod tests;
 
+use super::encode::EncodeError;
 pub use demo::{DemoPublisher, DemoSettings};
 pub use draw::{BARS, I420, TestCard, bar_centre, read_number};
 pub use encode::{CardEncoder, CardSettings, annex_b_run, push_cards};
@@ -25,7 +26,7 @@ pub const SIZE_MIN: (u32, u32) = (160, 90);
 /// Why a card cannot be made.
 #[derive(Debug, thiserror::Error)]
 pub enum CardError {
-    /// Too small to be read back, or beyond what the encoder takes (3840×2160 either way up, even numbers).
+    /// Too small to be read back.
     #[error("a test card of {width}x{height} pixels cannot be made")]
     Size {
         /// Asked-for width in pixels.
@@ -33,9 +34,9 @@ pub enum CardError {
         /// Asked-for height in pixels.
         height: u32,
     },
-    /// The encoder refused its settings or a picture, or left a picture out.
-    #[error("test card encoder: {0}")]
-    Encoder(String),
+    /// The encoder refused its settings or a picture: more than 3840×2160 either way up, or odd numbers.
+    #[error("test card: {0}")]
+    Encoder(#[from] EncodeError),
     /// The stream could not be published.
     #[error("test card: {0}")]
     Publish(#[from] crate::hub::PublishError),
