@@ -10,7 +10,7 @@ import { startServer, until } from "./support/server.mjs";
 import { GENERATIONS, pagePath } from "./support/websdk.mjs";
 
 /** A white bar that goes to the right for ten seconds, in a stream whose B-frames other B-frames refer to. */
-const FILM = ["-f", "lavfi", "-i", "color=black:size=640x360:rate=30:duration=10,drawbox=x=60*t:y=0:w=20:h=360:color=white:t=fill",
+const FILM = ["-f", "lavfi", "-i", "color=black:size=640x360:rate=30:duration=10[ground];color=white:size=20x360:rate=30[bar];[ground][bar]overlay=x=60*t:shortest=1",
   "-c:v", "libx264", "-preset", "veryfast", "-bf", "3", "-x264-params", "b-pyramid=normal:b-adapt=0:keyint=60:scenecut=0", "-pix_fmt", "yuv420p"];
 
 describe("pictures made anew", { skip: noBrowser, timeout: 300000 }, () => {
