@@ -8,14 +8,11 @@ use bytes::Bytes;
 use serde_json::{Value, json};
 use stillcast::base::clock::Clock;
 use stillcast::base::id::{MediaSessionId, StreamName};
-use stillcast::base::metrics::Metrics;
 use stillcast::hub::{Bell, EndReason, Publication, Publisher, SourceProtocol};
 use stillcast::media::time::Timestamp;
 use stillcast::media::track::{AudioCodec, AudioParams};
 use stillcast::media::unit::{AccessUnit, AudioFrame};
-use stillcast::services::colour::to_rgb;
-use stillcast::services::decode::StreamDecoder;
-use stillcast::services::test_card::{CardEncoder, CardSettings, read_number};
+use stillcast::services::test_card::{CardEncoder, CardSettings};
 
 use crate::support::relay::{Faults, Relay};
 use crate::support::server::Server;
@@ -298,18 +295,6 @@ fn every_refusal_and_every_end_has_its_words() {
     assert!(server.app().registry().viewers().is_empty());
 }
 
-/// What the pictures of a viewer show, in the order of their coming, with their sizes.
-fn shown(viewer: &Viewer) -> Vec<(u32, (u32, u32))> {
-    let mut decoder = StreamDecoder::new(1 << 24, Metrics::new());
-    let mut shown = Vec::new();
-    for (seq, (_, unit)) in (0..).zip(&viewer.pictures) {
-        let unit = AccessUnit { seq, ..unit.clone() };
-        let rgb = to_rgb(&decoder.step(&unit, true).unwrap().unwrap());
-        shown.push((read_number(&rgb.rgb, rgb.width, rgb.height).unwrap(), (rgb.width, rgb.height)));
-    }
-    shown
-}
-
 #[test]
 fn a_viewer_gets_the_size_that_it_asks_for_and_another_one_what_is_published() {
     let server = Server::start(&[], false);
@@ -330,11 +315,11 @@ fn a_viewer_gets_the_size_that_it_asks_for_and_another_one_what_is_published() {
     }
     assert!(small.run_until(LIMIT, |viewer| viewer.pictures.len() >= 25));
     assert!(whole.run_until(LIMIT, |viewer| viewer.pictures.len() == 35));
-    let small_shows = shown(&small);
+    let small_shows = small.shown();
     assert!(small_shows.is_sorted() && small_shows.iter().all(|(_, size)| *size == (160, 120)));
     assert!(small_shows.first().unwrap().0 >= 4, "nothing that was past when it came: {small_shows:?}");
     let whole_shows: Vec<_> = (0..35).map(|number| (number, (320, 240))).collect();
-    assert_eq!(shown(&whole), whole_shows);
+    assert_eq!(whole.shown(), whole_shows);
     let mut seen = Vec::new();
     let resized = wait_for(&mut client, &mut seen, |m| m["data"][0]["type"] == "resize");
     assert_eq!(resized["data"][0]["payload"]["streamerVideoWidth"], 160);
@@ -360,7 +345,7 @@ fn a_viewer_goes_over_to_pictures_made_anew_when_others_refer_to_b_frames() {
     source.push(|unit| unit.bidirectional = true);
     source.play_to(&mut viewer, 20);
     assert!(viewer.run_until(LIMIT, |viewer| viewer.pictures.len() >= 15));
-    let shows = shown(&viewer);
+    let shows = viewer.shown();
     assert!(shows.is_sorted_by(|a, b| a.0 < b.0), "in order and none twice: {shows:?}");
     assert_eq!(server.app().metrics().renditions.get(), 1);
     // Others begin with it; who needs another form finds no place.

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 use stillcast::base::clock::Clock;
+use stillcast::base::metrics::Metrics;
 use stillcast::base::wait::{Interest, Waiter};
 use stillcast::media::track::AudioCodec;
 use stillcast::media::unit::{AccessUnit, AudioFrame};
@@ -25,6 +26,9 @@ use stillcast::proto::rtp::receiver::{
 };
 use stillcast::proto::srtp::Srtp;
 use stillcast::proto::stun::{Binding, Check, Class, Role};
+use stillcast::services::colour::to_rgb;
+use stillcast::services::decode::StreamDecoder;
+use stillcast::services::test_card::read_number;
 
 /// The offer of Chromium 156 for two tracks that it would receive, as it was recorded.
 const OFFER: &str = include_str!("../data/sdp/chromium_156_play_offer.sdp");
@@ -67,6 +71,21 @@ fn value<'a>(sdp: &'a str, prefix: &str) -> Option<&'a str> {
 }
 
 impl Viewer {
+    /// The numbers of the test cards that came, in the order of their coming, with width and height.
+    ///
+    /// # Panics
+    /// When one cannot be decoded or shows no card.
+    pub fn shown(&self) -> Vec<(u32, (u32, u32))> {
+        let mut decoder = StreamDecoder::new(1 << 24, Metrics::new());
+        let mut shown = Vec::new();
+        for (seq, (_, unit)) in (0..).zip(&self.pictures) {
+            let unit = AccessUnit { seq, ..unit.clone() };
+            let rgb = to_rgb(&decoder.step(&unit, true).unwrap().unwrap());
+            shown.push((read_number(&rgb.rgb, rgb.width, rgb.height).unwrap(), (rgb.width, rgb.height)));
+        }
+        shown
+    }
+
     /// A viewer that has not offered yet.
     pub fn new(seed: u64) -> Self {
         let clock = Clock::real();
