@@ -27,6 +27,7 @@ pub fn sender(data: &[u8]) {
             mid: Some((4, "1".into())),
             abs_send_time: Some(2),
             orientation: Some(13),
+            transport_wide: Some(3),
         },
     };
     let settings = SenderSettings { cname: "us".into(), video: Some(track), audio: None };

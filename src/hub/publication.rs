@@ -115,6 +115,12 @@ impl SourceProtocol {
         matches!(self, Self::RtmpPull | Self::RtspPull | Self::Vod)
     }
 
+    /// Whether time stamps of sound and pictures count from one moment.
+    #[must_use]
+    pub fn has_one_clock(self) -> bool {
+        self != Self::WebRtc
+    }
+
     /// `mediaProvider` in signalling and REST (protocol document, section 9.3).
     #[must_use]
     pub fn media_provider(self) -> &'static str {

@@ -92,6 +92,12 @@ impl Publisher {
         self.stream.tell_reception(reception);
     }
 
+    /// Tells how the clocks of sound and pictures stand to each other ([`super::StreamFacts::sound_offset_ns`]), once that is known
+    /// of a protocol whose tracks have clocks of their own.
+    pub fn tell_sound_offset(&self, nanos: i64) {
+        self.stream.tell_sound_offset(nanos);
+    }
+
     /// Whether somebody asked this publication to end, and why. The publisher's thread looks here when its bell rang, says
     /// goodbye to its sender, and ends with that reason.
     #[must_use]

@@ -42,6 +42,7 @@ struct State {
     video_muted: bool,
     gaps: u64,
     reception: Option<Reception>,
+    sound_offset_ns: Option<i64>,
 }
 
 /// What a protocol that can lose packets tells of its reception, since the publication began.
@@ -113,6 +114,9 @@ pub struct StreamFacts {
     pub video_muted: bool,
     /// What was lost on the way in; `None` where the protocol does not tell.
     pub reception: Option<Reception>,
+    /// Nanoseconds to add to time stamps of the sound, so that they are on the clock of the pictures: 0 where both have one, `None`
+    /// while it is not known.
+    pub sound_offset_ns: Option<i64>,
 }
 
 impl StreamFacts {
@@ -147,6 +151,7 @@ impl Stream {
             video_muted: false,
             gaps: 0,
             reception: None,
+            sound_offset_ns: publication.protocol.has_one_clock().then_some(0),
         };
         Self {
             publication,
@@ -194,6 +199,7 @@ impl Stream {
             audio_muted: state.audio_muted,
             video_muted: state.video_muted,
             reception: state.reception,
+            sound_offset_ns: state.sound_offset_ns,
         }
     }
 
@@ -262,6 +268,10 @@ impl Stream {
 
     pub(super) fn tell_reception(&self, reception: Reception) {
         self.state.lock().reception = Some(reception);
+    }
+
+    pub(super) fn tell_sound_offset(&self, nanos: i64) {
+        self.state.lock().sound_offset_ns = Some(nanos);
     }
 
     pub(super) fn expect_tracks(&self, video: bool, audio: bool) {

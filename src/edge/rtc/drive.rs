@@ -184,6 +184,9 @@ impl Driven {
                     Event::VideoRate { media_session_id: self.media_session_id.clone(), bps },
                 );
                 let received = self.peer.stats().receiver;
+                if let Some(nanos) = received.sound_offset_ns {
+                    publisher.tell_sound_offset(nanos);
+                }
                 publisher
                     .tell_reception(Reception { lost_packets: received.lost, asked_again: received.nacks });
             }

@@ -274,6 +274,8 @@ impl Watch {
             tracing::info!("{} is sent to {remote}", viewing.name);
         }
         let _ = self.events.offer(Event::Up { media_session_id });
+        let stream = place.viewer().stream().clone();
+        self.peer.set_sound_offset_ns(stream.facts().sound_offset_ns);
         self.join_pictures(now)
     }
 
@@ -449,6 +451,8 @@ impl Watch {
             let media_session_id = place.viewer().viewing().media_session_id.clone();
             tell_if_room(&self.events, Event::VideoRate { media_session_id, bps });
         }
+        let place = self.ending.place.as_ref()?;
+        self.peer.set_sound_offset_ns(place.viewer().stream().facts().sound_offset_ns);
         // A stream may end before the viewer has come up and joined it.
         place.viewer().stream().ended().map(|_| self.stream_ended())
     }

@@ -10,7 +10,7 @@ use rand::Rng as _;
 
 use crate::media::unit::{AccessUnit, AudioFrame};
 use crate::proto::rtp::sender::{SendExtensions, SendTrack, SenderSettings};
-use crate::proto::sdp::answer::{ABS_SEND_TIME, Local, MID, VIDEO_ORIENTATION};
+use crate::proto::sdp::answer::{ABS_SEND_TIME, Local, MID, TRANSPORT_WIDE, VIDEO_ORIENTATION};
 use crate::proto::sdp::viewer::{Sendable, SendableAudio, SenderLines, Sent, Sources, ViewerNegotiated};
 
 /// What a viewer asks to see.
@@ -86,6 +86,7 @@ impl Peer {
                     .and_then(|id| Some((id, offer.sections.get(sent.index)?.mid.clone()?))),
                 abs_send_time: sent.extension(ABS_SEND_TIME),
                 orientation: sent.extension(VIDEO_ORIENTATION),
+                transport_wide: sent.extension(TRANSPORT_WIDE),
             },
         };
         let sender_settings = SenderSettings {
@@ -111,6 +112,13 @@ impl Peer {
     /// Sends a frame of sound to a viewer.
     pub fn send_audio(&mut self, now: Instant, frame: &AudioFrame) {
         self.send(now, |sender| sender.send_audio(now, frame));
+    }
+
+    /// Tells how the clocks of sound and pictures stand to each other: see [`Sender::set_sound_offset_ns`].
+    pub fn set_sound_offset_ns(&mut self, offset: Option<i64>) {
+        if let Media::Sends(sender) = &mut self.media {
+            sender.set_sound_offset_ns(offset);
+        }
     }
 
     fn send(&mut self, now: Instant, with: impl FnOnce(&mut Sender)) {

@@ -19,7 +19,9 @@ pub mod receiver;
 pub mod rtcp;
 pub mod sender;
 pub mod source;
+mod sync;
 mod track;
+pub mod transport_wide;
 
 #[cfg(test)]
 pub(crate) mod test_source;

@@ -13,6 +13,7 @@ use super::jitter::JitterCounts;
 use super::rate::{JUDGE_INTERVAL, RateEstimator};
 pub use super::rtcp::RtcpError;
 use super::rtcp::{self, NACK_SEQUENCES_MAX, RtcpPacket, RtcpWriter};
+use super::sync;
 use super::track::{Made, Media, Track};
 use crate::media::track::AudioCodec;
 use crate::media::unit::{AccessUnit, AudioFrame};
@@ -169,6 +170,9 @@ pub struct ReceiverStats {
     pub gaps: u64,
     /// The newest allowance told to the sender, in bits a second.
     pub remb_bps: Option<u64>,
+    /// Nanoseconds to add to time stamps of the sound, so that they are on the clock of the pictures; `None` while the sender's
+    /// reports do not tell.
+    pub sound_offset_ns: Option<i64>,
 }
 
 /// Longest sleep of a receiver that has nothing to wait for.
@@ -328,11 +332,10 @@ impl Receiver {
     /// When it cannot be read.
     pub fn handle_rtcp(&mut self, now: Instant, compound: &[u8]) -> Result<(), RtcpError> {
         for packet in rtcp::parse(compound)? {
-            if let RtcpPacket::SenderReport { ssrc, ntp, .. } = packet {
-                let mut sources = self.tracks.iter_mut().filter_map(|track| track.source.as_mut());
-                if let Some(source) = sources.find(|source| source.ssrc == ssrc) {
-                    source.stats.on_sender_report(now, ntp);
-                }
+            if let RtcpPacket::SenderReport { ssrc, ntp, rtp_time, .. } = packet
+                && let Some(track) = self.tracks.iter_mut().find(|track| track.is_current(ssrc))
+            {
+                track.on_sender_report(now, ntp, rtp_time);
             }
         }
         Ok(())
@@ -454,6 +457,14 @@ impl Receiver {
         (packets, self.tracks.iter().fold(JitterCounts::default(), |sum, track| sum + track.counts()))
     }
 
+    fn sound_offset_ns(&self) -> Option<i64> {
+        let clock_of = |is_video: bool| {
+            let mut tracks = self.tracks.iter();
+            Some(&tracks.find(|track| matches!(track.media, Media::Video(_)) == is_video)?.clock)
+        };
+        sync::sound_offset_nanos(clock_of(true)?, clock_of(false)?)
+    }
+
     /// Counts so far.
     #[must_use]
     pub fn stats(&self) -> ReceiverStats {
@@ -481,6 +492,7 @@ impl Receiver {
             last_unit_error,
             gaps: video.gaps,
             remb_bps: self.remb.then(|| self.rate.allowance_bps()),
+            sound_offset_ns: self.sound_offset_ns(),
         }
     }
 }

@@ -463,3 +463,24 @@ fn any_bytes_are_taken_or_refused() {
         sender.history.clear();
     }
 }
+
+#[test]
+fn sound_and_pictures_are_put_on_one_clock_by_the_senders_reports() {
+    let now = Clock::manual().now();
+    let (mut receiver, mut sender) = begun(now);
+    send(&mut receiver, &mut sender, now);
+    let sound = packet(AUDIO_TYPE, false, 5, 960_000, AUDIO, &[1, 2, 3]);
+    receiver.handle_rtp(now, &sound).unwrap();
+    let picture_time = sender.timestamp;
+    let mut report = |ssrc: u32, ntp_ms: u64, rtp_time: u32| {
+        let mut writer = RtcpWriter::new();
+        writer.sender_report(ssrc, (ntp_ms << 32) / 1000 + (9 << 32), rtp_time, (1, 1), &[]);
+        receiver.handle_rtcp(now, &writer.finish()).unwrap();
+        receiver.stats().sound_offset_ns
+    };
+    assert_eq!(report(AUDIO, 1030, 960_000), None, "one clock alone says nothing");
+    // The pictures of that moment are 30 ms older than the sound.
+    let offset = report(VIDEO, 1000, picture_time).unwrap();
+    let expected = i64::from(picture_time) * 100_000 / 9 + 30_000_000 - 20_000_000_000;
+    assert!((offset - expected).abs() < 10_000, "{offset}, {expected}");
+}

@@ -2,6 +2,8 @@
 
 use thiserror::Error;
 
+use super::transport_wide::TransportWideFeedback;
+
 /// Most packets of one compound that are looked at: a datagram of 1500 bytes holds at most 375.
 const COMPOUND_PACKETS_MAX: usize = 64;
 /// Most sequence numbers that one generic NACK of ours names.
@@ -16,6 +18,7 @@ const GOODBYE: u8 = 203;
 const TRANSPORT_FEEDBACK: u8 = 205;
 const PAYLOAD_FEEDBACK: u8 = 206;
 const FORMAT_NACK: u8 = 1;
+const FORMAT_TRANSPORT_WIDE: u8 = 15;
 const FORMAT_PLI: u8 = 1;
 const FORMAT_FIR: u8 = 4;
 const FORMAT_APPLICATION: u8 = 15;
@@ -93,6 +96,8 @@ pub enum RtcpPacket {
         /// The sources.
         ssrcs: Vec<u32>,
     },
+    /// Transport-wide feedback: when numbered packets arrived.
+    TransportWide(TransportWideFeedback),
     /// Anything else.
     Other {
         /// Packet type.
@@ -181,6 +186,13 @@ fn read_body(packet_type: u8, format: u8, body: &[u8]) -> Option<RtcpPacket> {
                 sequences.extend(bits.map(|bit| first.wrapping_add(bit + 1)));
             }
             RtcpPacket::Nack { media_ssrc, sequences }
+        }
+        (TRANSPORT_FEEDBACK, FORMAT_TRANSPORT_WIDE) => {
+            body.u32()?;
+            body.u32()?;
+            // What cannot be read is lost for the estimate alone: the reports beside it count.
+            TransportWideFeedback::read(body.0)
+                .map_or(RtcpPacket::Other { packet_type, format }, RtcpPacket::TransportWide)
         }
         (PAYLOAD_FEEDBACK, FORMAT_PLI) => {
             body.u32()?;

@@ -3,6 +3,7 @@
 //! What belongs here: numbers and time that go on whatever the stream does, pacing, repetition of what was lost, reports,
 //! and knowing what the viewer's network carries. What does not: which units are sent at all (`edge::rtc`).
 
+mod arrivals;
 mod bandwidth;
 mod history;
 mod outgoing;
@@ -15,15 +16,16 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use rand::Rng as _;
 
+use self::arrivals::Arrivals;
 use self::bandwidth::{Bandwidth, Rate};
 use self::history::History;
 pub use self::outgoing::SendExtensions;
-use self::outgoing::{Outgoing, Piece};
+use self::outgoing::{Outgoing, Piece, numbered};
 use self::timeline::Timeline;
 use super::pack_h264::{self, PAYLOAD_BYTES_MAX};
 use super::pack_vp8::Vp8Packer;
 use super::rtcp::{self, RtcpError, RtcpPacket};
-use crate::media::time::VIDEO_TIMESCALE;
+use crate::media::time::{Timestamp, VIDEO_TIMESCALE};
 use crate::media::track::{Rotation, VideoCodec};
 use crate::media::unit::{AccessUnit, AudioFrame};
 
@@ -137,6 +139,8 @@ const FIR_SENDERS_MAX: usize = 8;
 /// Seconds of NTP time at the sender's beginning: the clock tells elapsed time (RFC 3550 section 6.4.1), and 0 means "none".
 const NTP_BEGINS: u64 = 1 << 20;
 
+const NANOSECONDS: NonZeroU32 = NonZeroU32::new(1_000_000_000).unwrap();
+
 #[derive(Debug)]
 struct Video {
     out: Outgoing,
@@ -180,8 +184,11 @@ pub struct Sender {
     /// Compact NTP time of the newest reports.
     reported: VecDeque<u32>,
     fir_numbers: HashMap<u32, u8>,
+    sound_offset_ns: Option<i64>,
     keyframe_wanted: Option<Instant>,
     bandwidth: Bandwidth,
+    /// Where packets are numbered across sources.
+    arrivals: Option<Arrivals>,
     bandwidth_told: Option<Instant>,
     sent: Rate,
     wanted: Rate,
@@ -193,6 +200,8 @@ impl Sender {
     /// A sender that has sent nothing yet. Sequence numbers and times begin anywhere.
     #[must_use]
     pub fn new(settings: SenderSettings, random: &mut dyn rand::RngCore, now: Instant) -> Self {
+        let is_numbered =
+            settings.video.as_ref().is_some_and(|track| track.extensions.transport_wide.is_some());
         let video = settings.video.map(|track| Video {
             rtx: track.rtx.map(|(ssrc, payload_type)| {
                 let extensions = SendExtensions { orientation: None, ..track.extensions.clone() };
@@ -222,8 +231,10 @@ impl Sender {
             next_report: None,
             reported: VecDeque::new(),
             fir_numbers: HashMap::new(),
+            sound_offset_ns: None,
             keyframe_wanted: None,
             bandwidth: Bandwidth::default(),
+            arrivals: is_numbered.then(|| Arrivals::new(now)),
             bandwidth_told: None,
             sent: Rate::default(),
             wanted: Rate::default(),
@@ -315,6 +326,15 @@ impl Sender {
         self.outputs.push_back(SenderOutput::Rtp(packet));
     }
 
+    /// A packet of pictures, or a repetition of one.
+    fn put_out_numbered(&mut self, now: Instant, packet: Bytes) {
+        let packet = match &mut self.arrivals {
+            Some(arrivals) => numbered(&packet, arrivals.number(now, packet.len())),
+            None => packet,
+        };
+        self.put_out(now, packet);
+    }
+
     /// Bits a second at which what waits is sent.
     fn pace_bps(&self) -> u64 {
         match self.bandwidth.available_bps() {
@@ -334,7 +354,7 @@ impl Sender {
         while self.budget > 0 {
             if let Some(packet) = self.repeats.pop_front() {
                 self.stats.repeated += 1;
-                self.put_out(now, packet);
+                self.put_out_numbered(now, packet);
                 continue;
             }
             let Some(video) = &mut self.video else { break };
@@ -350,7 +370,7 @@ impl Sender {
             video.history.push(now, sequence, packet.clone());
             self.stats.packets += 1;
             self.stats.video_bytes += packet.len() as u64;
-            self.put_out(now, packet);
+            self.put_out_numbered(now, packet);
         }
         let waits = !self.repeats.is_empty()
             || self.video.as_ref().is_some_and(|video| video.queue.iter().any(|p| !p.pieces.is_empty()));
@@ -446,6 +466,12 @@ impl Sender {
                     let (sent, wanted) = (self.sent.bps(now), self.wanted.bps(now));
                     self.bandwidth.on_estimate(now, bitrate_bps, sent, wanted);
                 }
+                RtcpPacket::TransportWide(feedback) => {
+                    let Some(arrivals) = &mut self.arrivals else { continue };
+                    let estimate_bps = arrivals.on_feedback(now, &feedback);
+                    let (sent, wanted) = (self.sent.bps(now), self.wanted.bps(now));
+                    self.bandwidth.on_estimate(now, estimate_bps, sent, wanted);
+                }
                 _ => {}
             }
         }
@@ -511,16 +537,35 @@ impl Sender {
 
     fn report(&mut self, now: Instant) {
         let ntp = self.ntp(now);
-        let video = self.video.as_ref().map(|video| (&video.out, &video.timeline));
-        let audio = self.audio.as_ref().map(|audio| (&audio.out, &audio.timeline));
-        for (out, timeline) in [video, audio].into_iter().flatten() {
-            let report = out.report(ntp, now, timeline, &self.cname);
+        let video = self.video.as_ref().map(|video| (&video.out, video.timeline.at(now)));
+        let audio = self.audio.as_ref().map(|audio| (&audio.out, self.audio_time(now, audio)));
+        for (out, rtp_time) in [video, audio].into_iter().flatten() {
+            let report = out.report(ntp, rtp_time, &self.cname);
             self.outputs.extend(report.map(SenderOutput::Rtcp));
         }
         self.reported.push_back((ntp >> 16) as u32);
         if self.reported.len() > REPORTS_KEPT {
             self.reported.pop_front();
         }
+    }
+
+    /// RTP time of the sound that belongs to the pictures of this moment: by the stream's own clocks where it is known how they
+    /// stand to each other, else by arrival.
+    fn audio_time(&self, now: Instant, audio: &Audio) -> Option<u32> {
+        let pictures = self.video.as_ref().and_then(|video| video.timeline.stream_time_at(now));
+        match (self.sound_offset_ns, pictures) {
+            (Some(offset), Some(pictures)) => {
+                let nanos = pictures.rescale(NANOSECONDS).ticks.saturating_sub(offset);
+                audio.timeline.rtp_of(Timestamp { ticks: nanos, timescale: NANOSECONDS })
+            }
+            _ => audio.timeline.at(now),
+        }
+    }
+
+    /// Tells what to add to time stamps of the sound so that they are on the clock of the pictures, in nanoseconds; `None` while
+    /// that is not known. It changes what reports say, and so how a viewer plays both together.
+    pub fn set_sound_offset_ns(&mut self, offset: Option<i64>) {
+        self.sound_offset_ns = offset;
     }
 
     /// The next output; call until it is [`SenderOutput::Timeout`].

@@ -21,6 +21,7 @@ fn track(rtx: bool) -> SendTrack {
             mid: Some((4, "video".into())),
             abs_send_time: Some(2),
             orientation: Some(13),
+            transport_wide: None,
         },
     }
 }
@@ -258,4 +259,119 @@ fn a_viewer_whose_network_is_short_loses_pictures_whole_and_is_told() {
         }
         last = Some(read);
     }
+}
+
+#[test]
+fn reports_put_sound_and_pictures_together_as_the_stream_has_them() {
+    let clock = Clock::manual();
+    let sound = SendTrack {
+        ssrc: 9,
+        payload_type: 111,
+        clock_rate: NonZeroU32::new(48_000).unwrap(),
+        rtx: None,
+        extensions: SendExtensions::default(),
+    };
+    let settings = SenderSettings { cname: "name".into(), video: Some(track(false)), audio: Some(sound) };
+    let sender = Sender::new(settings, &mut StdRng::seed_from_u64(1), clock.now());
+    let mut sending = Sending { clock, sender, pictures: 0, wanted: 0, told: vec![], rtcp: vec![] };
+    // The sound of a moment comes 70 ms before its picture, and its clock is a second ahead.
+    let mut frames = Vec::new();
+    for n in 0..60 {
+        sending.picture(n == 0, 500);
+        let params = crate::media::track::AudioParams {
+            codec: crate::media::track::AudioCodec::Opus,
+            sample_rate: NonZeroU32::new(48_000).unwrap(),
+            channels: 2,
+        };
+        let pts = Timestamp { ticks: 48_000 + (n * 1600 + 70 * 48), timescale: params.sample_rate };
+        let (arrived, data) = (sending.clock.now(), Bytes::from_static(&[1]));
+        let frame = AudioFrame { arrived, pts, params: std::sync::Arc::new(params), data };
+        sending.sender.send_audio(sending.clock.now(), &frame);
+        frames.extend(sending.drain().0);
+        sending.clock.advance(Duration::from_micros(33_333));
+        sending.sender.handle_timeout(sending.clock.now());
+        frames.extend(sending.drain().0);
+    }
+    let first = |ssrc: u32| {
+        let mut packets = frames.iter().map(|packet| RtpPacket::parse(packet).unwrap());
+        packets.find(|packet| packet.ssrc == ssrc).unwrap().timestamp
+    };
+    let (first_picture, first_sound) = (first(SSRC), first(9));
+    // How far the sound of a report is behind the picture of the same moment, in ms since each began.
+    let mut apart = |offset: Option<i64>| {
+        sending.sender.set_sound_offset_ns(offset);
+        sending.rtcp.clear();
+        sending.clock.advance(Duration::from_secs(2));
+        sending.sender.handle_timeout(sending.clock.now());
+        let _ = sending.drain();
+        let time = |wanted: u32| {
+            let mut reports = sending.rtcp.iter();
+            reports.find_map(|packet| match packet {
+                RtcpPacket::SenderReport { ssrc, rtp_time, .. } if *ssrc == wanted => Some(*rtp_time),
+                _ => None,
+            })
+        };
+        let pictures = time(SSRC).unwrap().wrapping_sub(first_picture) as i32 / 90;
+        pictures - time(9).unwrap().wrapping_sub(first_sound) as i32 / 48
+    };
+    assert!(apart(None).abs() <= 1, "by arrival both are of one moment");
+    // On the clock of the pictures the first sound is 70 ms later than the first picture.
+    assert!((apart(Some(-1_000_000_000)) - 70).abs() <= 1);
+}
+
+#[test]
+fn packets_are_numbered_as_they_leave_and_a_way_that_holds_them_back_is_found_by_when_they_arrived() {
+    let clock = Clock::manual();
+    let mut agreed = track(false);
+    agreed.extensions.transport_wide = Some(3);
+    let settings = SenderSettings { cname: "name".into(), video: Some(agreed), audio: None };
+    let sender = Sender::new(settings, &mut StdRng::seed_from_u64(1), clock.now());
+    let mut sending = Sending { clock, sender, pictures: 0, wanted: 0, told: vec![], rtcp: vec![] };
+    let began = sending.clock.now();
+    let (mut next, mut free_at, mut underway) = (0_u16, began, VecDeque::new());
+    // Two Mbit/s over a way that carries half of that, and a message each tenth of a second.
+    for n in 0..300 {
+        sending.picture(n % 60 == 0, 8300);
+        let (packets, _) = sending.drain();
+        for packet in &packets {
+            let number = RtpPacket::parse(packet).unwrap().extension(3).unwrap().to_vec();
+            assert_eq!(number, next.to_be_bytes(), "none is left out and none is there twice");
+            next += 1;
+            free_at = free_at.max(sending.clock.now()) + Duration::from_micros(packet.len() as u64 * 8);
+            underway.push_back((next - 1, free_at));
+        }
+        if n == 10 {
+            // A repetition is another packet on its way.
+            let again = RtpPacket::parse(&packets[0]).unwrap().sequence;
+            sending.hear(|writer| writer.nack(9, SSRC, &[again]));
+            let (repeated, _) = sending.drain();
+            let repeated = RtpPacket::parse(&repeated[0]).unwrap();
+            assert_eq!((repeated.sequence, repeated.extension(3).unwrap()), (again, &next.to_be_bytes()[..]));
+            next += 1;
+        }
+        sending.clock.advance(Duration::from_micros(33_333));
+        sending.sender.handle_timeout(sending.clock.now());
+        if n % 3 == 0 {
+            let now = sending.clock.now();
+            while let Some((number, _)) = underway.front().filter(|(_, at)| *at <= now).copied() {
+                let (_, at) = underway.pop_front().unwrap();
+                let ticks = (at - began).as_micros() as u64 / 250;
+                let message = transport_wide_message(number, ticks);
+                sending.sender.handle_rtcp(now, &message).unwrap();
+            }
+        }
+    }
+    let stats = sending.sender.stats();
+    assert!(stats.is_short && stats.dropped > 0, "{stats:?}");
+    let (needs, has) = sending.told[0];
+    assert!(needs > 1_500_000 && (300_000..1_200_000).contains(&has), "{needs} of {has}");
+}
+
+/// Feedback about one packet that arrived at so many quarters of a millisecond.
+fn transport_wide_message(number: u16, ticks: u64) -> Vec<u8> {
+    let [.., r0, r1, r2] = (ticks / 256).to_be_bytes();
+    let [n0, n1] = number.to_be_bytes();
+    let mut message = vec![0x8F, 205, 0, 5, 0, 0, 0, 9, 1, 1, 1, 1, n0, n1, 0, 1, r0, r1, r2, 0];
+    message.extend([0x20, 1, (ticks % 256) as u8, 0]);
+    message
 }

@@ -1,6 +1,7 @@
 //! One track of a [`Receiver`](super::receiver::Receiver): its source, reordering and payload format.
 
 use std::collections::VecDeque;
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -9,6 +10,7 @@ use super::header::RtpPacket;
 use super::jitter::{Inserted, JitterBuffer, JitterCounts};
 use super::receiver::{ReceiverOutput, TrackKind, TrackSettings};
 use super::source::SourceStats;
+use super::sync::TrackClock;
 use super::{opus, orientation};
 use crate::media::time::{Unwrap32, VIDEO_TIMESCALE};
 use crate::media::track::AudioParams;
@@ -31,6 +33,8 @@ pub(super) struct Track {
     time_offset: u32,
     last_time: u32,
     dropped_seen: u64,
+    /// How its time stands to the sender's wall clock.
+    pub(super) clock: TrackClock,
 }
 
 #[derive(Debug)]
@@ -63,6 +67,7 @@ impl Track {
                 Media::Audio { params, time: Unwrap32::default() }
             }
         };
+        let clock = TrackClock::new(clock_rate(&media));
         Self {
             settings,
             media,
@@ -74,7 +79,15 @@ impl Track {
             time_offset: 0,
             last_time: 0,
             dropped_seen: 0,
+            clock,
         }
+    }
+
+    /// Takes a report of its current source.
+    pub(super) fn on_sender_report(&mut self, now: Instant, ntp: u64, rtp_time: u32) {
+        let Some(source) = &mut self.source else { return };
+        source.stats.on_sender_report(now, ntp);
+        self.clock.on_report(ntp, rtp_time.wrapping_add(self.time_offset));
     }
 
     pub(super) fn is_current(&self, ssrc: u32) -> bool {
@@ -125,12 +138,10 @@ impl Track {
 
     /// Begins with a source, or lets one replace another.
     fn bind(&mut self, now: Instant, header: &RtpPacket<'_>, hold_back: Duration, made: &mut Made) {
-        let clock_rate = match &self.media {
-            Media::Video(_) => VIDEO_TIMESCALE,
-            Media::Audio { params, .. } => params.sample_rate,
-        };
+        let clock_rate = clock_rate(&self.media);
         if let Some(old) = self.source.take() {
             self.past = self.past + old.jitter.counts();
+            self.clock.forget_reports();
             if let Media::Video(depacketizer) = &mut self.media {
                 depacketizer.restart(&mut made.video);
             }
@@ -160,6 +171,7 @@ impl Track {
         let mut packet = *header;
         packet.timestamp = header.timestamp.wrapping_add(self.time_offset);
         self.last_time = packet.timestamp;
+        self.clock.on_packet(packet.timestamp, arrived);
         match &mut self.media {
             Media::Video(depacketizer) => {
                 if lost > 0 {
@@ -175,5 +187,13 @@ impl Track {
                 made.outputs.extend(frame.map(ReceiverOutput::Audio));
             }
         }
+    }
+}
+
+/// Ticks a second of a track's RTP time.
+fn clock_rate(media: &Media) -> NonZeroU32 {
+    match media {
+        Media::Video(_) => VIDEO_TIMESCALE,
+        Media::Audio { params, .. } => params.sample_rate,
     }
 }

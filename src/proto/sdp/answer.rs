@@ -19,6 +19,9 @@ pub const MID: &str = "urn:ietf:params:rtp-hdrext:sdes:mid";
 /// Header extension that carries the time of sending, for bandwidth estimation.
 pub const ABS_SEND_TIME: &str = "http://www.webrtc.org/experiments/rtp-hdrext/abs-send-time";
 
+/// Header extension that numbers packets across all sources (draft-holmer-rmcat-transport-wide-cc-extensions-01 section 2).
+pub const TRANSPORT_WIDE: &str = "http://www.ietf.org/id/draft-holmer-rmcat-transport-wide-cc-extensions-01";
+
 /// Why no answer can be given.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NegotiationError {

@@ -7,8 +7,8 @@ use std::net::SocketAddr;
 
 use super::SdpError;
 use super::answer::{
-    ABS_SEND_TIME, Local, MID, NegotiationError, VIDEO_ORIENTATION, anchors, transport, write_idle,
-    write_refused, write_rtpmap, write_session, write_transport,
+    ABS_SEND_TIME, Local, MID, NegotiationError, TRANSPORT_WIDE, VIDEO_ORIENTATION, anchors, transport,
+    write_idle, write_refused, write_rtpmap, write_session, write_transport,
 };
 use super::offer::{Codec, Offer, Section};
 use crate::media::track::VideoCodec;
@@ -16,6 +16,8 @@ use crate::proto::dtls::Fingerprint;
 
 /// Feedback that the sender understands, as `a=rtcp-fb` spells it.
 const VIDEO_FEEDBACK: [&str; 4] = ["nack", "nack pli", "ccm fir", "goog-remb"];
+/// Feedback about arrival, for viewers that do not estimate by themselves (`goog-remb`) what their network carries.
+const TRANSPORT_FEEDBACK: &str = "transport-cc";
 /// Longest identifier in `a=msid` (RFC 8830 section 2).
 const MSID_MAX_BYTES: usize = 64;
 
@@ -361,8 +363,16 @@ fn without_common(section: &Section) -> NegotiationError {
 fn take_video(index: usize, section: &Section, video: SendableVideo) -> Option<Sent> {
     let ranked = section.codecs.iter().filter_map(|codec| Some((video.rank(codec)?, codec)));
     let (_, codec) = ranked.min_by_key(|(rank, _)| *rank)?;
-    let feedback: Vec<_> =
+    let mut feedback: Vec<_> =
         VIDEO_FEEDBACK.iter().copied().filter(|kind| codec.offers_feedback(kind)).collect();
+    let mut known = vec![MID, ABS_SEND_TIME, VIDEO_ORIENTATION];
+    if !feedback.contains(&"goog-remb")
+        && codec.offers_feedback(TRANSPORT_FEEDBACK)
+        && section.extension(TRANSPORT_WIDE).is_some()
+    {
+        feedback.push(TRANSPORT_FEEDBACK);
+        known.push(TRANSPORT_WIDE);
+    }
     let apt = codec.payload_type.to_string();
     let rtx = section
         .codecs
@@ -374,7 +384,7 @@ fn take_video(index: usize, section: &Section, video: SendableVideo) -> Option<S
         // Without NACK nobody would ask for a repetition.
         rtx: rtx.filter(|_| feedback.contains(&"nack")).map(|rtx| rtx.payload_type),
         feedback,
-        extensions: extensions(section, &[MID, ABS_SEND_TIME, VIDEO_ORIENTATION]),
+        extensions: extensions(section, &known),
     })
 }
 

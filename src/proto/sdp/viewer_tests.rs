@@ -133,3 +133,17 @@ fn what_cannot_be_sent_is_refused_with_its_reason() {
     assert_eq!(refused(&sending, &h264_stream), NegotiationError::NothingReceived);
     assert!(matches!(refused(&without("a=fingerprint"), &h264_stream), NegotiationError::BadOffer(_)));
 }
+
+#[test]
+fn arrival_is_told_by_viewers_that_do_not_estimate_by_themselves() {
+    let stream = stream(h264(CONSTRAINED_BASELINE), None);
+    let feedback = "a=rtcp-fb:108 transport-cc";
+    let extension = format!("a=extmap:3 {TRANSPORT_WIDE}");
+    let answer = answer_to(CHROMIUM, &stream).unwrap();
+    assert!(has(&answer, "a=rtcp-fb:108 goog-remb") && !has(&answer, feedback) && !has(&answer, &extension));
+    let without_remb = CHROMIUM.replace("goog-remb", "goog-other");
+    let answer = answer_to(&without_remb, &stream).unwrap();
+    assert!(has(&answer, feedback) && has(&answer, &extension), "{answer}");
+    let without_numbers = without_remb.replace("transport-wide-cc-extensions-01", "other");
+    assert!(!has(&answer_to(&without_numbers, &stream).unwrap(), feedback));
+}

@@ -1,11 +1,10 @@
 //! One source of ours: its numbers, its headers, its reports.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use webrtc_util::marshal::Marshal as _;
 
-use super::timeline::Timeline;
 use crate::proto::rtp::header::RtpPacket;
 use crate::proto::rtp::rtcp::RtcpWriter;
 
@@ -18,6 +17,21 @@ pub struct SendExtensions {
     pub abs_send_time: Option<u8>,
     /// `urn:3gpp:video-orientation`.
     pub orientation: Option<u8>,
+    /// Transport-wide sequence number: with it the viewer tells when each packet arrived.
+    pub transport_wide: Option<u8>,
+}
+
+/// Where the transport-wide number stands in a packet that has one: it is the first extension, behind the fixed header (RFC 3550
+/// section 5.1), the head of the extensions and its own (RFC 8285 section 4.2).
+const NUMBER_AT: std::ops::Range<usize> = 17..19;
+
+/// The same packet with its transport-wide number, which is known only when it leaves.
+pub(super) fn numbered(packet: &Bytes, number: u16) -> Bytes {
+    let mut packet = BytesMut::from(&packet[..]);
+    if let Some(place) = packet.get_mut(NUMBER_AT) {
+        place.copy_from_slice(&number.to_be_bytes());
+    }
+    packet.freeze()
 }
 
 /// One payload on its way.
@@ -73,6 +87,9 @@ impl Outgoing {
             // Identifiers are 1 to 14 and values 1 to 16 bytes: nothing can be refused.
             let _ = header.set_extension(id, value);
         };
+        if let Some(id) = self.extensions.transport_wide {
+            extend(id, Bytes::from_static(&[0, 0]));
+        }
         if let Some(id) = self.extensions.abs_send_time {
             extend(id, Bytes::copy_from_slice(&abs_send_time(since_origin)));
         }
@@ -99,9 +116,10 @@ impl Outgoing {
         Some(self.packet(&piece, since_origin).1)
     }
 
-    /// A sender report with the source's name (RFC 3550 sections 6.4.1 and 6.5.1); `None` before the first packet.
-    pub(super) fn report(&self, ntp: u64, now: Instant, timeline: &Timeline, cname: &str) -> Option<Vec<u8>> {
-        let rtp_time = timeline.at(now).filter(|_| self.packets > 0)?;
+    /// A sender report with the source's name (RFC 3550 sections 6.4.1 and 6.5.1), which says that `ntp` is `rtp_time`; `None` before
+    /// the first packet.
+    pub(super) fn report(&self, ntp: u64, rtp_time: Option<u32>, cname: &str) -> Option<Vec<u8>> {
+        let rtp_time = rtp_time.filter(|_| self.packets > 0)?;
         let mut writer = RtcpWriter::new();
         writer.sender_report(self.ssrc, ntp, rtp_time, (self.packets, self.payload_bytes), &[]);
         writer.canonical_name(self.ssrc, cname);

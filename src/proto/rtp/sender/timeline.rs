@@ -107,12 +107,30 @@ impl Timeline {
 
     /// RTP time of a moment, for sender reports; `None` before anything was sent.
     pub(super) fn at(&self, moment: Instant) -> Option<u32> {
+        self.ticks_at(moment).map(|ticks| self.rtp(ticks))
+    }
+
+    /// What the stream's own clock shows at a moment; `None` before anything was sent.
+    pub(super) fn stream_time_at(&self, moment: Instant) -> Option<Timestamp> {
+        let (last, ticks) = (self.last?, self.ticks_at(moment)?);
+        let ticks = last.pts.saturating_add(ticks.saturating_sub(last.ticks));
+        Some(Timestamp { ticks, timescale: self.clock_rate })
+    }
+
+    /// RTP time of a time stamp of the stream, as units around the newest one have it; `None` before anything was sent.
+    pub(super) fn rtp_of(&self, stream_time: Timestamp) -> Option<u32> {
+        let last = self.last?;
+        let since = stream_time.rescale(self.clock_rate).ticks.saturating_sub(last.pts);
+        Some(self.rtp(last.ticks.saturating_add(since)))
+    }
+
+    fn ticks_at(&self, moment: Instant) -> Option<i64> {
         let last = self.last?;
         let ticks = match self.quickest.get() {
             Some(behind) => self.ticks(moment.saturating_duration_since(self.origin)).saturating_sub(behind),
             None => last.ticks.saturating_add(self.ticks(moment.saturating_duration_since(last.arrived))),
         };
-        Some(self.rtp(ticks))
+        Some(ticks)
     }
 }
 
@@ -156,6 +174,20 @@ mod tests {
         }
         // The third was on its way for 5 ms: at 205 ms it is 200 ms on the stream's clock.
         assert_eq!(line.at(origin + ms(205)), Some(200 * 90));
+    }
+
+    #[test]
+    fn time_stamps_and_moments_are_told_in_each_others_terms() {
+        let origin = Clock::manual().now();
+        let mut line = Timeline::new(VIDEO_TIMESCALE, 7, origin);
+        assert_eq!((line.stream_time_at(origin), line.rtp_of(Timestamp::video(0))), (None, None));
+        line.next(Timestamp::video(900_000), origin + ms(20));
+        line.next(Timestamp::video(909_000), origin + ms(130));
+        assert_eq!(line.stream_time_at(origin + ms(220)), Some(Timestamp::video(918_000)));
+        assert_eq!(line.rtp_of(Timestamp::video(918_000)), line.at(origin + ms(220)));
+        // The stream jumped: what follows is told by the new count.
+        line.next(Timestamp::video(0), origin + ms(230));
+        assert_eq!(line.rtp_of(Timestamp::video(0)), Some(7 + 9000 + 9000));
     }
 
     #[test]
