@@ -15,7 +15,7 @@ use super::timeline::Timeline;
 use super::webm_file::{self, WebmFile};
 use super::{Completed, Rotation, Shared};
 use crate::base::stop::StopToken;
-use crate::hub::{SourceProtocol, Stream, Subscription};
+use crate::hub::{Stream, Subscription};
 use crate::media::track::{AudioCodec, VideoCodec};
 use crate::media::unit::MediaUnit;
 use crate::services::mp4::Mp4Error;
@@ -92,8 +92,7 @@ enum Sample {
 impl Recorder {
     /// Until the stream ends or `stop` is set; every file is finished then. `completed` is called for each.
     pub(super) fn run(mut self, subscription: &Subscription, stop: &StopToken) -> Result<(), RecordFailure> {
-        let is_shared = self.stream.publication().protocol != SourceProtocol::WebRtc;
-        let mut timeline = Timeline::new(is_shared);
+        let mut timeline = Timeline::new(self.stream.facts().sound_offset_ns);
         let mut part = None;
         let result = self.record(&mut timeline, &mut part, subscription, stop);
         let failure = match (result, part) {
@@ -179,6 +178,7 @@ impl Recorder {
             }
             if now >= space_at {
                 space_at = now + SPACE_INTERVAL;
+                timeline.know_sound_offset(self.stream.facts().sound_offset_ns);
                 let floor = self.shared.settings.free_min_bytes;
                 if floor > 0 && self.store.free_bytes().is_ok_and(|free| free < floor) {
                     return Err(RecordFailure::Full(floor));

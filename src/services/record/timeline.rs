@@ -1,8 +1,8 @@
 //! From the clocks of a stream's tracks to one clock of the recording.
 //!
 //! Time stamps tell best how far apart two units of a track are, so they are kept. Two things they do not tell. How the clocks
-//! of two tracks stand to each other where each has its own (WebRTC): there the arrivals tell, by the unit of each track that
-//! was underway for the shortest time. And what a jump means: a track whose time stamps go back, or ahead of the time in which
+//! of two tracks stand to each other where each has its own (WebRTC): there the stream tells as soon as it knows, and until then
+//! the arrivals do, by the unit of each track that was underway for the shortest time. And what a jump means: a track whose time stamps go back, or ahead of the time in which
 //! they could have been made, begins a new count, and goes on where its arrival says.
 
 use std::num::NonZeroU32;
@@ -22,14 +22,16 @@ const STEP_AHEAD_MAX_NS: i64 = 1_000_000_000;
 const AHEAD_MAX_NS: i64 = 1_500_000_000;
 /// Frames of sound that follow one another within this are one after the other: time stamps in milliseconds are rounded.
 const SOUND_SLACK_MS: i64 = 20;
+/// Sound is moved to where the stream says that it belongs from this difference on: less is not seen, and each move is heard.
+const OFFSET_SLACK_NS: i64 = 15_000_000;
 /// Ticks between two pictures while nothing is known: 30 a second.
 const PICTURE_TICKS: u32 = 3000;
 
 /// Places units on one clock.
 #[derive(Debug)]
 pub(super) struct Timeline {
-    /// Time stamps of all tracks count from one moment.
-    is_shared: bool,
+    /// Added to a time stamp of the sound it is on the clock of the pictures, in ns; `None` while that is not known.
+    sound_offset: Option<i64>,
     begun: Option<Instant>,
     video: Lane,
     audio: Lane,
@@ -47,10 +49,11 @@ struct Lane {
 }
 
 impl Timeline {
-    /// A clock that begins with its first unit. `is_shared`: the stream's tracks have one clock.
-    pub(super) fn new(is_shared: bool) -> Self {
+    /// A clock that begins with its first unit. `sound_offset` is that of the stream, in ns
+    /// ([`crate::hub::StreamFacts::sound_offset_ns`]).
+    pub(super) fn new(sound_offset: Option<i64>) -> Self {
         Self {
-            is_shared,
+            sound_offset,
             begun: None,
             video: Lane::default(),
             audio: Lane::default(),
@@ -58,6 +61,26 @@ impl Timeline {
             picture_ticks: PICTURE_TICKS,
             next_sound: None,
         }
+    }
+
+    /// Takes what the stream has come to know of its clocks: sound that was placed by its arrival goes over to where it belongs.
+    pub(super) fn know_sound_offset(&mut self, sound_offset: Option<i64>) {
+        self.sound_offset = sound_offset.or(self.sound_offset);
+        if let (Some(now), Some(wanted)) = (self.audio.offset, self.audio_beside_video())
+            && now.abs_diff(wanted) > OFFSET_SLACK_NS.unsigned_abs()
+        {
+            self.audio.offset = Some(wanted);
+        }
+    }
+
+    /// The offset of the sound that belongs to that of the pictures.
+    fn audio_beside_video(&self) -> Option<i64> {
+        Some(self.video.offset?.saturating_add(self.sound_offset?))
+    }
+
+    /// Likewise the other way round.
+    fn video_beside_audio(&self) -> Option<i64> {
+        Some(self.audio.offset?.saturating_sub(self.sound_offset?))
     }
 
     /// Looks at the first units of a stream, so that the clocks of its tracks are known well when the first is placed.
@@ -68,19 +91,15 @@ impl Timeline {
             let of_track = units.iter().filter(|unit| matches!(unit, MediaUnit::Video(_)) == is_video);
             of_track.map(|unit| since(begun, arrived(unit)) - nanos(stamp(unit))).min()
         };
-        let (video, audio) = (earliest(true), earliest(false));
-        if self.is_shared {
-            // One of them stands for both.
-            let common = video.or(audio);
-            (self.video.offset, self.audio.offset) = (common, common);
-        } else {
-            (self.video.offset, self.audio.offset) = (video, audio);
-        }
+        (self.video.offset, self.audio.offset) = (earliest(true), earliest(false));
+        // One of them stands for both where that can be.
+        self.audio.offset = self.audio_beside_video().or(self.audio.offset);
+        self.video.offset = self.video_beside_audio().or(self.video.offset);
     }
 
     /// Places a picture.
     pub(super) fn video(&mut self, unit: &AccessUnit) -> VideoSample {
-        let other = self.audio.offset.filter(|_| self.is_shared);
+        let other = self.video_beside_audio();
         let at = self.place(true, unit.dts, unit.arrived, other);
         let mut dts = rescale(at, NANOS, VIDEO_TIMESCALE);
         if let Some(last) = self.last_video_dts {
@@ -106,7 +125,7 @@ impl Timeline {
 
     /// Places a frame of sound; `None` for one that says again what was said already.
     pub(super) fn audio(&mut self, frame: &AudioFrame) -> Option<AudioSample> {
-        let other = self.video.offset.filter(|_| self.is_shared);
+        let other = self.audio_beside_video();
         let at = self.place(false, frame.pts, frame.arrived, other);
         let rate = frame.params.sample_rate;
         let duration = frame_samples(frame);
@@ -124,7 +143,8 @@ impl Timeline {
         Some(AudioSample { dts, duration, params: frame.params.clone(), data: frame.data.clone() })
     }
 
-    /// The moment of a unit, in ns of the recording's clock; `other` is the offset of the other track where they share one.
+    /// The moment of a unit, in ns of the recording's clock; `other` is the offset that belongs to that of the other track, where it
+    /// is known.
     fn place(&mut self, is_video: bool, stamp: Timestamp, arrived: Instant, other: Option<i64>) -> i64 {
         let begun = *self.begun.get_or_insert(arrived);
         let (stamp, arrival) = (nanos(stamp), since(begun, arrived));
@@ -271,7 +291,7 @@ mod tests {
                 48_000,
             ))));
         }
-        let mut timeline = Timeline::new(false);
+        let mut timeline = Timeline::new(None);
         timeline.align(&units);
         let video = timeline.video(&picture(now, 1_000_000)).dts;
         let audio = timeline.audio(&sound(now, 5, 48_000)).unwrap().dts;
@@ -282,9 +302,44 @@ mod tests {
     }
 
     #[test]
+    fn sound_goes_where_the_stream_says_as_soon_as_it_knows() {
+        let now = Clock::manual().now();
+        let rate = NonZeroU32::new(48_000).unwrap();
+        // Each picture takes 60 ms longer than its sound, always: arrivals do not show it. The clock of the sound is a second ahead.
+        let units = [
+            MediaUnit::Video(Arc::new(picture(now + ms(60), 0))),
+            MediaUnit::Audio(Arc::new(sound(now, 48_000, 48_000))),
+        ];
+        let apart = |timeline: &mut Timeline, n: u64| {
+            let video = timeline.video(&picture(now + ms(n * 20 + 60), n as i64 * 1800)).dts;
+            let audio = timeline.audio(&sound(now + ms(n * 20), 48_000 + n as i64 * 960, 48_000));
+            let video = rescale(video, VIDEO_TIMESCALE, NANOS) / 1_000_000;
+            audio.map(|audio| rescale(audio.dts, rate, NANOS) / 1_000_000 - video)
+        };
+        let mut known = Timeline::new(Some(-1_000_000_000));
+        known.align(&units);
+        assert_eq!(apart(&mut known, 0), Some(0));
+        let mut learns = Timeline::new(None);
+        learns.align(&units);
+        assert_eq!(apart(&mut learns, 0), Some(-60));
+        learns.know_sound_offset(None);
+        assert_eq!(apart(&mut learns, 1), Some(-60));
+        learns.know_sound_offset(Some(-1_000_000_000));
+        assert_eq!(apart(&mut learns, 2), Some(0));
+        // Less than anybody sees is left alone.
+        learns.know_sound_offset(Some(-1_010_000_000));
+        assert_eq!(apart(&mut learns, 3), Some(0));
+        // Back by 40 ms: what was said is not said twice.
+        learns.know_sound_offset(Some(-1_040_000_000));
+        let later: Vec<_> = (4..12).map(|n| apart(&mut learns, n)).collect();
+        assert_eq!(later[0], None);
+        assert!(later.last().unwrap().unwrap() <= -20, "{later:?}");
+    }
+
+    #[test]
     fn a_jump_of_both_clocks_keeps_them_together_and_a_stall_is_no_jump() {
         let now = Clock::manual().now();
-        let mut timeline = Timeline::new(true);
+        let mut timeline = Timeline::new(Some(0));
         timeline.align(&[MediaUnit::Video(Arc::new(picture(now, 0)))]);
         let rate = NonZeroU32::new(48_000).unwrap();
         let mut at = |n: u64, stamp_ms: i64, delay: u64| {
@@ -310,7 +365,7 @@ mod tests {
     #[test]
     fn time_stamps_in_milliseconds_make_even_sound_and_gaps_stay() {
         let now = Clock::manual().now();
-        let mut timeline = Timeline::new(true);
+        let mut timeline = Timeline::new(Some(0));
         let mut at = 0;
         for n in 0..100_i64 {
             // 20 ms frames whose stamps are rounded, one after the other.
