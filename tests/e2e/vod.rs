@@ -306,3 +306,27 @@ fn pictures_of_a_file_with_b_frames_are_right_and_browsers_get_them_in_the_order
     let shown = viewer.shown();
     assert!(shown.is_sorted_by(|a, b| a.0 < b.0), "{shown:?}");
 }
+
+#[test]
+fn a_file_in_another_size_begins_with_its_first_picture() {
+    let media = media(100);
+    let server = server(&media, &[]);
+    let mut client = WsClient::hello(server.address("ws"));
+    let mut viewer = Viewer::new(1);
+    client.say(
+        "playStream",
+        json!({"mediaSessionId": "a", "name": "vod://film.mp4", "mediaProvider": "WebRTC", "sdp": viewer.offer(), "width": 160}),
+    );
+    let answer = loop {
+        let message = client.next();
+        if message["message"] == "setRemoteSDP" {
+            break message["data"][1].as_str().unwrap().to_owned();
+        }
+    };
+    viewer.take_answer(&answer, None);
+    assert!(viewer.run_until(PATIENCE, |viewer| viewer.is_closed));
+    let shown = viewer.shown();
+    assert_eq!(shown[0].0, 0, "{shown:?}");
+    assert!(shown.last().unwrap().0 > 90 && shown.iter().all(|(_, (width, _))| *width == 160), "{shown:?}");
+    assert_eq!(end_of(&mut client, "a"), ("STOPPED".into(), "Stopped by publisher stop".into()));
+}

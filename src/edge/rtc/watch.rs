@@ -19,7 +19,7 @@ use crate::base::queue::Offer;
 use crate::base::stop::StopToken;
 use crate::base::wait::{Interest, Waiter};
 use crate::edge::ports::{MediaSocket, RECEIVE_BYTES};
-use crate::hub::{EndReason, Live, Notice, SourceProtocol, Stream, ViewerPlace};
+use crate::hub::{EndReason, Live, Notice, Stream, ViewerPlace};
 use crate::media::track::AudioCodec;
 use crate::media::unit::{AccessUnit, AudioFrame, MediaUnit};
 use crate::proto::peer::{Output, Peer, PeerEvent};
@@ -464,12 +464,7 @@ impl Watch {
         if self.making.rendition.is_some() && stream.is_some_and(|stream| stream.ended().is_none()) {
             return ViewEnd::NoTranscoder;
         }
-        let is_own = |stream: &&Arc<Stream>| {
-            let publication = stream.publication();
-            publication.protocol == SourceProtocol::Vod
-                && matches!(VodKind::of(publication.name.as_str()), Some((VodKind::Personal, _)))
-        };
-        match stream.filter(is_own).and_then(|stream| stream.ended()) {
+        match stream.filter(|stream| VodKind::is_personal(stream)).and_then(|stream| stream.ended()) {
             Some(reason @ (EndReason::EndOfFile | EndReason::FileFailed)) => reason.into(),
             _ => ViewEnd::PublisherStopped,
         }

@@ -116,8 +116,8 @@ fn a_stream_with_b_frames_comes_in_the_order_of_showing() {
         }
         let mut decoder = StreamDecoder::new(PIXELS_MAX, Metrics::new());
         let mut last = None;
-        // The last pictures are held until what follows says that their turn has come.
-        for number in 0..32 {
+        publisher.end(EndReason::EndOfFile);
+        for number in 0..36 {
             let unit = next(&live);
             assert!(!unit.bidirectional, "{name}");
             let picture = decoder.step(&unit, true).unwrap().unwrap();

@@ -17,6 +17,7 @@ use crate::media::time::Timestamp;
 use crate::media::unit::{AccessUnit, MediaUnit};
 use crate::services::decode::{DecodeError, StreamDecoder};
 use crate::services::encode::{EncodeError, EncoderSettings, H264Encoder};
+use crate::services::vod::VodKind;
 
 /// Units (of sound, too) that may wait for this thread: three seconds' worth.
 const LIVE_QUEUE: usize = 256;
@@ -24,6 +25,8 @@ const LIVE_QUEUE: usize = 256;
 const BEHIND_UNITS: usize = 12;
 /// A stream that says nothing is looked at so often: whether somebody still watches.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+/// Between two looks whether the viewer of a file of its own has come.
+const VIEWER_INTERVAL: Duration = Duration::from_millis(10);
 /// Between two keyframes that are asked for: many viewers may lose packets at once.
 const KEYFRAME_PAUSE: Duration = Duration::from_millis(500);
 
@@ -126,6 +129,16 @@ impl Making<'_> {
         let facts = self.source.facts();
         self.publisher.expect_tracks(facts.has_video, facts.has_audio);
         self.publisher.set_publishing();
+        // A file that is played to one viewer begins when somebody watches: that shall be the viewer, not this thread.
+        let is_waited_for = VodKind::is_personal(self.source);
+        while is_waited_for && self.publisher.stream().facts().watchers == 0 {
+            if stop.wait(VIEWER_INTERVAL) {
+                return Ok(EndReason::Shutdown);
+            }
+            if is_unwatched() || self.source.ended().is_some() {
+                return Ok(EndReason::Unwatched);
+            }
+        }
         let subscription = self.source.subscribe(LIVE_QUEUE, None);
         if subscription.backlog.units.is_empty() {
             self.source.request_keyframe();
@@ -152,6 +165,10 @@ impl Making<'_> {
                 Ok(MediaUnit::Audio(frame)) => self.publisher.push_audio((*frame).clone()),
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => {
+                    // Those that waited for others to be shown before them.
+                    for shown in self.order.flush() {
+                        self.encode(shown, clock.now())?;
+                    }
                     return Ok(self.source.ended().unwrap_or(EndReason::Internal));
                 }
             }
@@ -251,6 +268,8 @@ impl Making<'_> {
         if let Some(unit) = encoder.encode(&planes, pts, picture.arrived)? {
             if unit.key {
                 self.keyframe_at = Some(now);
+                // Whoever asked before it came has it now.
+                let _ = self.rung.try_recv();
             }
             self.publisher.push_video(unit);
             self.metrics.pictures_transcoded_total.inc();

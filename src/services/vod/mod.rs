@@ -32,7 +32,7 @@ use crate::base::lock::{Mutex, rank};
 use crate::base::queue::queue;
 use crate::base::stop::StopSource;
 use crate::base::threads::{self, STACK_PROTOCOL_BYTES};
-use crate::hub::{EndReason, PublishError, Registry, Stream};
+use crate::hub::{EndReason, PublishError, Registry, SourceProtocol, Stream};
 
 /// Where files are, and how long they are played.
 #[derive(Clone, Debug)]
@@ -115,6 +115,14 @@ impl VodKind {
             .into_iter()
             .find(|(_, known)| scheme.eq_ignore_ascii_case(known))
             .map(|(kind, _)| (kind, file))
+    }
+
+    /// Whether a stream is a file that is played to one viewer.
+    #[must_use]
+    pub fn is_personal(stream: &Stream) -> bool {
+        let publication = stream.publication();
+        publication.protocol == SourceProtocol::Vod
+            && matches!(Self::of(publication.name.as_str()), Some((Self::Personal, _)))
     }
 
     /// The scheme with what follows it, as names are kept.
