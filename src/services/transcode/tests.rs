@@ -61,8 +61,9 @@ fn next(live: &Live) -> Arc<AccessUnit> {
     }
 }
 
+/// At a rate at which no picture is left out.
 fn boxed(width: u32, height: u32) -> Form {
-    Form { width, height, bitrate_kbps: 0 }
+    Form { width, height, bitrate_kbps: 20_000 }
 }
 
 /// What whoever joins a rendition sees first, and then what comes.
