@@ -185,6 +185,9 @@ impl Driven {
                 );
                 let received = self.peer.stats().receiver;
                 if let Some(nanos) = received.sound_offset_ns {
+                    if publisher.stream().facts().sound_offset_ns.is_none() {
+                        tracing::debug!("reports of the sender put sound and pictures on one clock");
+                    }
                     publisher.tell_sound_offset(nanos);
                 }
                 publisher
