@@ -7,6 +7,7 @@ pub mod auto;
 pub mod colour;
 pub mod decode;
 pub mod encode;
+pub mod folder;
 pub mod mp4;
 pub mod png;
 pub mod record;

@@ -130,6 +130,50 @@ fn a_page_gets_its_complete_file_with_every_picture_and_sound_in_time() {
 }
 
 #[test]
+fn the_list_tells_running_and_complete_recordings_and_nothing_that_is_none() {
+    let server = Server::start(&[], false);
+    let mut http = HttpClient::connect(server.address("http"));
+    let empty = http.get("/rest-api/recorder/list");
+    assert_eq!((empty.status, empty.json()["recordings"].as_array().unwrap().len()), (200, 0));
+
+    let mut live = publish(server.address("ws"), "cam");
+    until("nothing comes", || live.publishers.states()[0].pictures >= 30);
+    live.page.answer_pings().unwrap();
+    let records = server.folder().join("data/records");
+    let other = "a b & <c>.webm";
+    std::fs::write(records.join(other), b"12345").unwrap();
+    std::os::unix::fs::symlink("/etc/passwd", records.join("link.mp4")).unwrap();
+    std::fs::write(records.join("notes.txt"), b"1").unwrap();
+
+    let list = http.get("/rest-api/recorder/list");
+    assert_eq!(list.header("Cache-Control"), Some("no-store"));
+    let list = list.json();
+    let find = |list: &serde_json::Value, name: &str| {
+        let recordings = list["recordings"].as_array().unwrap();
+        assert_eq!((recordings.len(), &list["isWhole"]), (2, &true.into()), "{list}");
+        recordings.iter().find(|recording| recording["fileName"] == name).unwrap().clone()
+    };
+    let foreign = find(&list, other);
+    assert_eq!((foreign["bytes"].as_u64(), foreign["isRunning"].as_bool()), (Some(5), Some(false)));
+    let running = find(&list, &live.record_name);
+    assert_eq!(running["isRunning"], true);
+    assert_eq!(running["mediaSessionId"], live.page.media_session_id());
+    let age = list["now"].as_u64().unwrap().abs_diff(running["modifyDate"].as_u64().unwrap());
+    assert!(age < 60_000, "{list}");
+
+    live.page.unpublish().unwrap();
+    let complete = find(&http.get("/rest-api/recorder/list").json(), &live.record_name);
+    assert_eq!(complete["isRunning"], false, "{complete}");
+    assert_eq!(complete.get("mediaSessionId"), None, "{complete}");
+    let bytes = records.join(&live.record_name).metadata().unwrap().len();
+    assert_eq!(complete["bytes"].as_u64(), Some(bytes));
+    // As the list says it, it is served.
+    assert_eq!(http.get("/client/records/a%20b%20%26%20%3Cc%3E.webm").body, b"12345");
+    let head = http.request("HEAD", "/rest-api/recorder/list", &[], b"");
+    assert_eq!((head.status, head.body.len()), (200, 0));
+}
+
+#[test]
 fn killed_in_the_middle_a_recording_plays_to_its_last_second_and_is_completed_by_the_next_start() {
     let records = tempfile::tempdir().unwrap();
     let setting = format!("records_dir={}", records.path().display());

@@ -109,6 +109,28 @@ fn end_of(client: &mut WsClient, id: &str) -> (String, String) {
 }
 
 #[test]
+fn the_list_tells_files_of_the_folder_and_below_it_and_no_links() {
+    let folder = media(10);
+    std::fs::create_dir(folder.path().join("sub")).unwrap();
+    std::fs::copy(folder.path().join("film.mp4"), folder.path().join("sub/Again.MP4")).unwrap();
+    std::fs::write(folder.path().join("notes.txt"), b"1").unwrap();
+    std::os::unix::fs::symlink("/etc/passwd", folder.path().join("link.mp4")).unwrap();
+    std::os::unix::fs::symlink(folder.path(), folder.path().join("sub/round")).unwrap();
+    let server = server(&folder, &[]);
+    let answer = rest(&server).get("/rest-api/vod/list");
+    assert_eq!((answer.status, answer.header("Cache-Control")), (200, Some("no-store")));
+    let answer = answer.json();
+    let bytes = folder.path().join("film.mp4").metadata().unwrap().len();
+    let mut files: Vec<_> = answer["files"].as_array().unwrap().clone();
+    files.sort_by_key(|file| file["fileName"].to_string());
+    assert_eq!(files.len(), 2, "{answer}");
+    assert_eq!((files[0]["fileName"].as_str(), files[0]["bytes"].as_u64()), (Some("film.mp4"), Some(bytes)));
+    assert_eq!(files[1]["fileName"], "sub/Again.MP4");
+    assert!(files[1]["modifyDate"].as_u64().unwrap() <= answer["now"].as_u64().unwrap(), "{answer}");
+    assert_eq!(answer["isWhole"], true);
+}
+
+#[test]
 fn a_file_is_started_found_pictured_and_terminated_by_rest() {
     let media = media(500);
     let server = server(&media, &[]);

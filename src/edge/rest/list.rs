@@ -56,7 +56,8 @@ pub(super) fn list(registry: &Registry, now: SystemTime) -> Response {
         .with_additional_header("Cache-Control", "no-store")
 }
 
-fn milliseconds(time: SystemTime) -> u64 {
+/// Milliseconds since 1970.
+pub(super) fn milliseconds(time: SystemTime) -> u64 {
     time.duration_since(UNIX_EPOCH).map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }
 

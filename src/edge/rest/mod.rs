@@ -12,6 +12,7 @@ mod pictures;
 mod pulls;
 mod query;
 mod recorder;
+mod shelves;
 mod snapshot;
 mod streams;
 mod terminate;
@@ -208,8 +209,11 @@ impl Rest {
     fn recorded(&self, call: &str, request: &Request) -> Result<Response, ApiError> {
         let recordings = self.recordings.as_ref().ok_or_else(|| ApiError::not_found("No such call"))?;
         // HEAD asks what would be said, and must not do it.
-        if request.method() == "HEAD" && call != "recorder/find_all" {
+        if request.method() == "HEAD" && !matches!(call, "recorder/find_all" | "recorder/list") {
             return Err(ApiError::method_not_allowed("GET, POST, OPTIONS"));
+        }
+        if call == "recorder/list" {
+            return shelves::recordings(recordings, self.clock.wall());
         }
         recorder::handle(recordings, call, read_json(request)?)
     }
@@ -222,6 +226,7 @@ impl Rest {
             "vod/startup" => vod::startup(vods, &read_json(request)?),
             "vod/find" => vod::find(vods, &read_json(request)?),
             "vod/find_all" => vod::find(vods, &vod::Query::default()),
+            "vod/list" => shelves::media(vods, self.clock.wall()),
             "vod/terminate" => vod::terminate(vods, &read_json(request)?),
             _ => Err(no_such_call()),
         }

@@ -17,6 +17,7 @@ use rust_embed::RustEmbed;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, open, openat, statat};
 
 use crate::edge::http::unless_known;
+use crate::services::record::is_recording;
 
 #[derive(RustEmbed)]
 #[folder = "src/edge/web/pages/"]
@@ -64,8 +65,7 @@ impl Files {
     pub(super) fn get_record(&self, request: &Request, encoded_name: &str) -> Option<Response> {
         let components = components(encoded_name)?;
         let [name] = &components[..] else { return None };
-        let is_recording = [".mp4", ".webm"].iter().any(|ending| name.ends_with(ending));
-        if name.starts_with('.') || !is_recording {
+        if !is_recording(name) {
             return None;
         }
         let found = find_in_folder(self.folder.as_deref()?, &components)?;

@@ -33,7 +33,7 @@ use rand::Rng as _;
 
 use self::hook::{Hook, Run};
 use self::name::NameFacts;
-pub use self::name::Naming;
+pub use self::name::{Naming, is_recording};
 pub use self::recorder::RecordFailure;
 use self::recorder::{Plan, Recorder};
 use self::store::Store;

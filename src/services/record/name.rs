@@ -76,6 +76,12 @@ fn is_plain(c: char) -> bool {
     c.is_ascii_alphanumeric() || "._-=+@~,".contains(c)
 }
 
+/// Whether a file of the folder is a recording by its name, running or complete: visible, with an ending that we give.
+#[must_use]
+pub fn is_recording(name: &str) -> bool {
+    !name.starts_with('.') && [".mp4", ".webm"].iter().any(|ending| name.ends_with(ending))
+}
+
 /// Names that are devices in every folder of some file servers.
 fn is_device(stem: &str) -> bool {
     let stem = stem.to_ascii_lowercase();

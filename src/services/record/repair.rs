@@ -2,6 +2,7 @@
 
 use super::Shared;
 use super::hook::Run;
+use super::name::is_recording;
 use super::recorder::finish_by_name;
 use super::store::Store;
 use crate::services::retention::prune;
@@ -14,9 +15,7 @@ impl Shared {
     pub(super) fn prune(&self) {
         let writing: Vec<String> =
             self.state.lock().running.values().map(|running| running.name.clone()).collect();
-        let is_ours = |name: &str| {
-            (name.ends_with(".mp4") || name.ends_with(".webm")) && !writing.iter().any(|busy| busy == name)
-        };
+        let is_ours = |name: &str| is_recording(name) && !writing.iter().any(|busy| busy == name);
         match prune(&self.settings.dir, &self.settings.keep, self.clock.wall(), &is_ours) {
             Ok(removed) => {
                 for name in removed {

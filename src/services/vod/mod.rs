@@ -18,7 +18,7 @@ mod player;
 mod tests;
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -256,6 +256,12 @@ impl Vods {
         self.begin(Wish { kind, file: file.to_owned(), name, loops, kept: true, ready })?;
         // The thread answers everybody who waits; the limit is for a disk that does not.
         answered.recv_timeout(OPEN_LIMIT).unwrap_or(Err(VodRefused::Read)).map(|_| ())
+    }
+
+    /// The folder of files, for whoever lists it.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        &self.0.settings.media_dir
     }
 
     /// All files that are played, oldest first.
