@@ -1,5 +1,5 @@
 /**
- * Stillcast client library: publish a camera to a Stillcast server and take PNG snapshots of live streams.
+ * Stillcast client library: publish a camera to a Stillcast server, play live streams and files, and take PNG snapshots.
  *
  * One plain script, no build step, nothing to download besides it:
  *
@@ -24,13 +24,18 @@
  *       }
  *     }).snapshot();
  *
+ * Playing needs the name of a published stream, or of a file (`vod://film.mp4`), and an element to show it in:
+ *
+ *     session.createStream({name: "cam1", display: document.getElementById("remoteVideo")})
+ *       .on(STREAM_STATUS.PLAYING, function (stream) { console.log(stream.name(), "is shown"); })
+ *       .on(STREAM_STATUS.FAILED, function (stream) { console.log(stream.getInfo()); })
+ *       .play();
+ *
  * The older style works too: `on(STREAM_STATUS.SNAPSHOT_COMPLETE, stream => stream.getInfo())`.
  *
- * The call shape is the one that pages written for Flashphoner's WebSDK use, as far as publishing, snapshots, availability and
- * stream events go; everything inside is our own. Globals: `Stillcast` (all of it), `Flashphoner` (the same object), and, because
+ * The call shape is the one that pages written for Flashphoner's WebSDK use, as far as publishing, playing, recording, snapshots,
+ * availability and stream events go; everything inside is our own. Globals: `Stillcast` (all of it), `Flashphoner` (the same object), and, because
  * published code samples use them bare, `SESSION_STATUS`, `STREAM_STATUS`, `STREAM_EVENT` and `STREAM_EVENT_TYPE`.
- *
- * What is not here: playing a stream. `Stream.play()` throws.
  */
 (function (root) {
   "use strict";
@@ -57,7 +62,7 @@
   const STREAM_STATUS = Object.freeze({
     /** Created, nothing asked for yet. */
     NEW: "NEW",
-    /** Publishing was asked for: camera, negotiation and transport are being set up. */
+    /** Publishing or playing was asked for: camera, negotiation and transport are being set up. */
     PENDING: "PENDING",
     /** Media reaches the server. */
     PUBLISHING: "PUBLISHING",
@@ -100,11 +105,15 @@
     SNAPSHOT_COMPLETE: "snapshotCompleted",
     /** `payload.info` is the reason. */
     SNAPSHOT_FAILED: "snapshotFailed",
+    /** `payload.streamerVideoWidth` and `payload.streamerVideoHeight` are the size of the stream that is played. */
     RESIZE: "resize",
+    /** `payload.info` is what the stream needs and what there is, `"1500000/800000"` bit/s. */
     NOT_ENOUGH_BANDWIDTH: "notEnoughBandwidth",
+    /** From this side of the wire: the browser plays sound only after the reader did something; see `unmuteRemoteAudio()`. */
+    UNMUTE_REQUIRED: "unmuteRequired",
   });
 
-  /** Texts of `Stream.getInfo()` that a publisher or a snapshot can meet. */
+  /** Texts of `Stream.getInfo()` that come from the server. */
   const STREAM_STATUS_INFO = Object.freeze({
     FAILED_BY_ICE_ERROR: "Failed by ICE error",
     FAILED_BY_ICE_TIMEOUT: "Failed by ICE timeout",
@@ -117,8 +126,19 @@
     STOPPED_BY_SESSION_DISCONNECT: "Stopped by session disconnect",
     STREAM_NOT_FOUND: "Stream not found",
     STREAM_NAME_ALREADY_IN_USE: "Stream name is already in use",
+    STOPPED_BY_PUBLISHER_STOP: "Stopped by publisher stop",
     NO_COMMON_CODECS: "No common codecs",
     DISTRIBUTOR_STOPPED: "Distributor stopped",
+    TRANSCODING_REQUIRED_BUT_DISABLED: "Transcoding required, but disabled",
+    NO_AVAILABLE_TRANSCODERS: "No available transcoders",
+    FILE_NOT_FOUND: "File not found",
+    FILE_HAS_WRONG_FORMAT: "File has wrong format",
+    FAILED_TO_READ_FILE: "Failed to read file",
+    GOT_EXCEPTION_WHILE_STREAMING_FILE: "Got exception while streaming file",
+    FAILED_TO_CONNECT_TO_RTSP_STREAM: "Failed to connect to rtsp stream",
+    RTSP_STREAM_NOT_FOUND: "Rtsp stream not found",
+    RTSP_HAS_WRONG_FORMAT: "Rtsp has wrong format",
+    BAD_URI: "Bad URI",
   });
 
   /** Texts of `Stream.getInfo()` that come from this side of the wire. */
@@ -229,12 +249,15 @@
     getInfo() { return this._info; }
 
     /**
-     * Makes a stream object; nothing is sent before `publish()`, `snapshot()` or `available()`.
+     * Makes a stream object; nothing is sent before `publish()`, `play()`, `snapshot()` or `available()`.
      * @param {object} options
-     * @param {string} options.name Stream name.
-     * @param {Element} [options.display] Element that shows the camera while publishing; a `<video>` is put into it.
-     * @param {object} [options.constraints] As for `getUserMedia`, default `{audio: true, video: true}`. Also
+     * @param {string} options.name Stream name; to play also `vod://`, `vod-live://`, `rtsp://` and `rtmp://` addresses.
+     * @param {Element} [options.display] Element that shows the camera or what is played; a `<video>` is put into it.
+     * @param {object} [options.constraints] To publish, as for `getUserMedia`, default `{audio: true, video: true}`. Also
      *   `constraints.video.maxBitrate` in kbit/s and `constraints.customStream`, a MediaStream to send instead of the camera.
+     *   To play: whether sound and picture are wanted; `constraints.video.width`, `height` and `bitrate` (kbit/s) ask for the
+     *   stream in another size or rate, 0 or nothing for as it is published.
+     * @param {boolean} [options.unmutePlayOnStart] False: what is played begins without sound, which browsers allow at any time.
      * @param {boolean} [options.cacheLocalResources] Keep the camera open and shown after the stream ends, for the next
      *   publication in the same `display`; `releaseLocalMedia(display)` closes it.
      * @param {boolean} [options.record] Ask the server to record.
@@ -364,7 +387,8 @@
   }
 
   /**
-   * A publication, or the means to ask for a snapshot or for availability. Made by {@link Session#createStream}.
+   * A publication, a stream that is played, or the means to ask for a snapshot or for availability. Made by
+   * {@link Session#createStream}.
    * A stream that reached a final status is of no further use.
    */
   class Stream extends Emitter {
@@ -379,6 +403,9 @@
       this._errorInfo = "";
       this._recordName = undefined;
       this._published = false;
+      this._played = false;
+      this._audioState = undefined;
+      this._videoState = undefined;
       this._offerSent = false;
       this._connection = null;
       this._media = null;
@@ -407,7 +434,13 @@
     /** @returns {string|undefined} Name of the recording, once the server has told it. */
     getRecordInfo() { return this._recordName; }
 
-    /** @returns {{width: number, height: number}|{}} Size of the local picture, or an empty object before there is one. */
+    /** @returns {{muted: boolean}|undefined} Whether the publisher of what is played has turned the microphone off. */
+    getAudioState() { return this._audioState; }
+
+    /** @returns {{muted: boolean}|undefined} Whether the publisher of what is played has turned the camera off. */
+    getVideoState() { return this._videoState; }
+
+    /** @returns {{width: number, height: number}|{}} Size of the picture shown, or an empty object before there is one. */
     videoResolution() {
       return this._video && this._video.videoWidth ? { width: this._video.videoWidth, height: this._video.videoHeight } : {};
     }
@@ -426,9 +459,19 @@
       return this;
     }
 
-    /** Playing a stream is not part of this library yet. @throws {Error} Always. */
+    /**
+     * Plays the stream of this name in `display`. `PENDING` at once, with the `<video>` in its place, then `PLAYING` or `FAILED`.
+     * @returns {this}
+     */
     play() {
-      throw new Error("playing a stream is not supported by this version of stillcast.js");
+      if (this._status !== STREAM_STATUS.NEW) throw new Error("the stream was already used: " + this._status);
+      this._played = true;
+      this._status = STREAM_STATUS.PENDING;
+      this._session._streams.set(this._id, this);
+      if (this._options.display) this._video = showRemoteMedia(this._options, this._id);
+      this._fire(STREAM_STATUS.PENDING, this);
+      this._negotiatePlaying().catch((error) => this._failLocally(error));
+      return this;
     }
 
     /**
@@ -456,7 +499,8 @@
     }
 
     /**
-     * Ends the stream. A publication ends with `UNPUBLISHED` when the server has confirmed, also in the middle of being set up.
+     * Ends the stream. A publication ends with `UNPUBLISHED`, and playing with `STOPPED`, when the server has confirmed, also in
+     * the middle of being set up.
      * An object that never published ends at once with `FAILED`: set an empty callback if that is of no interest.
      */
     stop() {
@@ -464,11 +508,60 @@
       if (this._status === STREAM_STATUS.NEW) {
         this._end(STREAM_STATUS.FAILED, "");
       } else if (this._offerSent) {
-        this._sendUnpublish();
+        this._sendEnd();
         this._closeConnection();
       } else {
-        this._end(STREAM_STATUS.UNPUBLISHED, STREAM_STATUS_INFO.STOPPED_BY_USER);
+        this._end(this._played ? STREAM_STATUS.STOPPED : STREAM_STATUS.UNPUBLISHED, STREAM_STATUS_INFO.STOPPED_BY_USER);
       }
+    }
+
+    /**
+     * Sets how loud what is played is.
+     * @param {number} volume From 0 to 100.
+     */
+    setVolume(volume) {
+      if (this._played && this._video) this._video.volume = Math.min(Math.max(Number(volume) || 0, 0), 100) / 100;
+    }
+
+    /** @returns {number} From 0 to 100; -1 when nothing is played. */
+    getVolume() { return this._played && this._video ? Math.round(this._video.volume * 100) : -1; }
+
+    /** Plays without sound. */
+    muteRemoteAudio() { if (this._played && this._video) this._video.muted = true; }
+    /** Plays with sound again; browsers want this to come from something that the reader does. */
+    unmuteRemoteAudio() { if (this._played && this._video) this._video.muted = false; }
+    /** @returns {boolean} True where what is played has no sound for the reader. */
+    isRemoteAudioMuted() { return Boolean(this._played && this._video && this._video.muted); }
+
+    /**
+     * Shows what is played on the whole screen.
+     * @returns {Promise<void>} Rejects where the browser does not.
+     */
+    async fullScreen() {
+      const video = this._played && this._video;
+      if (!video) throw new Error("nothing is played");
+      // Telephones of one maker know full screen of videos only.
+      if (video.requestFullscreen) await video.requestFullscreen();
+      else if (video.webkitEnterFullscreen) video.webkitEnterFullscreen();
+      else throw new Error("this browser has no full screen");
+    }
+
+    /**
+     * Tells what is sent and received, in the numbers of WebRTC's statistics.
+     * @param {function} callback Gets `{outboundStream: {audio, video}, inboundStream: {audio, video}}`; each part is there while
+     *   such media flow: the members of `outbound-rtp` or `inbound-rtp`, and `codec`, such as `H264`.
+     * @returns {Promise<void>}
+     */
+    async getStats(callback) {
+      const stats = { outboundStream: {}, inboundStream: {} };
+      const reports = this._connection ? await this._connection.getStats() : new Map();
+      for (const report of reports.values()) {
+        const side = { "outbound-rtp": stats.outboundStream, "inbound-rtp": stats.inboundStream }[report.type];
+        if (!side) continue;
+        const codec = reports.get(report.codecId);
+        side[report.kind] = Object.assign({ codec: codec ? codec.mimeType.split("/")[1] : "" }, report);
+      }
+      callSafely(callback, stats);
     }
 
     /** Sends silence, and tells subscribers so. */
@@ -535,6 +628,61 @@
       });
     }
 
+    /** @private Offer and `playStream`. After each wait the stream may have been stopped. */
+    async _negotiatePlaying() {
+      const { constraints = {}, custom, playWidth, playHeight } = this._options;
+      const connection = new RTCPeerConnection(Object.assign({ bundlePolicy: "max-bundle" }, this._session._options.mediaOptions));
+      this._connection = connection;
+      const media = new MediaStream();
+      connection.onconnectionstatechange = () => {
+        if (connection.connectionState === "failed") this._failRemotely(STREAM_STATUS_INFO.FAILED_BY_ICE_ERROR);
+      };
+      connection.ontrack = (event) => {
+        media.addTrack(event.track);
+        this._showTracks(media);
+      };
+      for (const kind of ["audio", "video"]) {
+        if (constraints[kind] === undefined || constraints[kind]) connection.addTransceiver(kind, { direction: "recvonly" });
+      }
+      const offer = await connection.createOffer();
+      if (this._connection !== connection) return;
+      await connection.setLocalDescription(offer);
+      if (this._connection !== connection) return;
+      const video = typeof constraints.video === "object" ? constraints.video : {};
+      this._offerSent = this._session._send("playStream", {
+        mediaSessionId: this._id,
+        name: this.name(),
+        published: false,
+        hasVideo: true,
+        hasAudio: true,
+        status: STREAM_STATUS.PENDING,
+        record: false,
+        width: Number(playWidth || video.width) || 0,
+        height: Number(playHeight || video.height) || 0,
+        mediaProvider: "WebRTC",
+        sdp: offer.sdp,
+        bitrate: Number(video.bitrate) || 0,
+        minBitrate: 0,
+        maxBitrate: 0,
+        quality: Number(video.quality) || 0,
+        custom,
+      });
+    }
+
+    /** @private Shows what has come of the stream; without sound where the browser demands that. */
+    _showTracks(media) {
+      const video = this._video;
+      if (!video) return;
+      if (video.srcObject !== media) video.srcObject = media;
+      video.play().catch((error) => {
+        // A video that is loaded anew or taken away while it begins is no concern.
+        if (error.name !== "NotAllowedError" || this._video !== video || video.muted) return;
+        video.muted = true;
+        video.play().catch(() => {});
+        this._fire(STREAM_EVENT, { mediaSessionId: this._id, type: STREAM_EVENT_TYPE.UNMUTE_REQUIRED });
+      });
+    }
+
     /** @private */
     async _openMedia(constraints, display) {
       const media = constraints.customStream || (await openLocalMedia(constraints, display));
@@ -548,6 +696,7 @@
       if (!connection) return;
       try {
         await connection.setRemoteDescription({ type: "answer", sdp });
+        if (this._played) return;
         const constraints = this._options.constraints || {};
         const maxBitrate = typeof constraints.video === "object" ? Number(constraints.video.maxBitrate) : 0;
         const sender = connection.getSenders().find((candidate) => candidate.track && candidate.track.kind === "video");
@@ -567,6 +716,8 @@
       if (typeof status !== "string") return;
       this._info = info === undefined || info === null ? "" : String(info);
       if (frame.recordName !== undefined) this._recordName = frame.recordName;
+      if (frame.audioState) this._audioState = frame.audioState;
+      if (frame.videoState) this._videoState = frame.videoState;
       if (FINAL_STREAM_STATUSES.has(status)) {
         this._end(status, this._info);
         return;
@@ -578,6 +729,8 @@
 
     /** @private */
     _eventReceived(event) {
+      if (/^audio(Unm|M)uted$/.test(event.type)) this._audioState = { muted: event.type === STREAM_EVENT_TYPE.AUDIO_MUTED };
+      if (/^video(Unm|M)uted$/.test(event.type)) this._videoState = { muted: event.type === STREAM_EVENT_TYPE.VIDEO_MUTED };
       this._fire(STREAM_EVENT, event);
       if (event.type === STREAM_EVENT_TYPE.SNAPSHOT_COMPLETED) this._snapshotAnswered();
     }
@@ -597,9 +750,9 @@
     }
 
     /** @private */
-    _sendUnpublish() {
-      this._session._send("unPublishStream", {
-        mediaSessionId: this._id, name: this.name(), published: true, hasVideo: true, hasAudio: true, status: this._status, record: false,
+    _sendEnd() {
+      this._session._send(this._played ? "stopStream" : "unPublishStream", {
+        mediaSessionId: this._id, name: this.name(), published: !this._played, hasVideo: true, hasAudio: true, status: this._status, record: false,
       });
     }
 
@@ -613,7 +766,7 @@
     /** @private */
     _failRemotely(info) {
       if (FINAL_STREAM_STATUSES.has(this._status)) return;
-      if (this._offerSent) this._sendUnpublish();
+      if (this._offerSent) this._sendEnd();
       this._end(STREAM_STATUS.FAILED, info);
     }
 
@@ -621,6 +774,7 @@
     _closeConnection() {
       if (this._connection) {
         this._connection.onconnectionstatechange = null;
+        this._connection.ontrack = null;
         this._connection.close();
         this._connection = null;
       }
@@ -638,6 +792,11 @@
 
     /** @private */
     _releaseMedia() {
+      if (this._played) {
+        hideVideo(this._video);
+        this._video = null;
+        return;
+      }
       const { display, cacheLocalResources, constraints = {} } = this._options;
       const tracks = this._media ? this._media.getTracks() : [];
       tracks.forEach((track) => { track.onended = null; });
@@ -703,12 +862,24 @@
     return video;
   }
 
+  /** Makes the `<video>` of a stream that is played; each has one of its own. */
+  function showRemoteMedia({ display, unmutePlayOnStart = true }, id) {
+    const video = document.createElement("video");
+    video.id = id;
+    video.muted = !unmutePlayOnStart;
+    video.playsInline = true;
+    display.appendChild(video);
+    return video;
+  }
+
   function hideLocalMedia(display) {
-    const video = display && display.querySelector("video");
-    if (video) {
-      video.srcObject = null;
-      video.remove();
-    }
+    hideVideo(display && display.querySelector("video"));
+  }
+
+  function hideVideo(video) {
+    if (!video) return;
+    video.srcObject = null;
+    video.remove();
   }
 
   function releaseTracks(media, display) {

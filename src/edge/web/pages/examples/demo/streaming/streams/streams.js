@@ -12,8 +12,6 @@
   /** A still older than this is marked. */
   const OLD_STILL_MS = 15000;
   const PROTOCOLS = { webrtc: "WebRTC", rtmp: "RTMP", rtmp_pull: "RTMP, pulled", rtsp: "RTSP", rtsp_pull: "RTSP, pulled", vod: "File", test_card: "Test card" };
-  /** Codecs as people know them. */
-  const CODECS = { H264: "H.264", VP8: "VP8", opus: "Opus", "mpeg4-generic": "AAC", PCMA: "G.711 A-law", PCMU: "G.711 µ-law" };
   const ORDERS = {
     newest: (a, b) => b.epoch - a.epoch,
     oldest: (a, b) => a.epoch - b.epoch,
@@ -115,16 +113,19 @@
     const part = (selector) => made.querySelector(selector);
     const card = {
       element: made, stream: null, still: null,
-      screen: part(".screen"), image: part("img"), why: part(".why"), age: part(".age"), title: part("h2 a"), protocol: part(".protocol"),
+      screen: part(".screen"), image: part("img"), why: part(".why"), age: part(".age"), title: part("h2"), protocol: part(".protocol"),
       muted: part(".muted .word"), picture: part(".picture"), codecs: part(".codecs"), rate: part(".rate"), lived: part(".lived"), viewers: part(".viewers"),
     };
     const encoded = encodeURIComponent(stream.name);
     const id = `stream-${stream.epoch}`;
     part("article").setAttribute("aria-labelledby", id);
-    part("h2").id = id;
+    card.title.id = id;
     card.title.textContent = stream.name;
     card.title.title = stream.name;
-    card.title.href = `../stream-snapshot/stream-snapshot.html?stream=${encoded}`;
+    part(".watch").href = `../player/player.html?streamName=${encoded}&autoplay=true`;
+    part(".watch").setAttribute("aria-label", `Watch ${stream.name}`);
+    part(".snapshot").href = `../stream-snapshot/stream-snapshot.html?stream=${encoded}`;
+    part(".snapshot").setAttribute("aria-label", `Snapshot of ${stream.name}`);
     card.screen.href = `/snapshots/${encoded}.png`;
     card.screen.setAttribute("aria-label", `Newest picture of ${stream.name}, full size`);
     cards.set(stream.epoch, card);
@@ -162,14 +163,13 @@
     card.muted.parentElement.hidden = !muted;
     set(card.picture, stream.width ? `${stream.width} × ${stream.height}` : "none");
     set(card.codecs, codecs(stream).join(", ") || "unknown yet");
-    const rate = [stream.fps && `${round(stream.fps)} fps`, stream.bitrate && bitrate(stream.bitrate)].filter(Boolean).join(", ");
+    const rate = [stream.fps && `${round(stream.fps)} fps`, stream.bitrate && Format.bitrate(stream.bitrate)].filter(Boolean).join(", ");
     set(card.rate, rate || "unknown yet");
     set(card.viewers, String(stream.viewers));
   }
 
-  const codecs = (stream) => [stream.hasVideo && stream.videoCodec, stream.hasAudio && stream.audioCodec].filter(Boolean).map((name) => CODECS[name] || name);
+  const codecs = (stream) => [stream.hasVideo && stream.videoCodec, stream.hasAudio && stream.audioCodec].filter(Boolean).map(Format.codec);
   const round = (number) => String(Math.round(number * 10) / 10);
-  const bitrate = (bps) => (bps >= 1e6 ? `${round(bps / 1e6)} Mbit/s` : `${Math.round(bps / 1000)} kbit/s`);
 
   function set(target, text) {
     if (target.textContent !== text) target.textContent = text;
@@ -216,21 +216,12 @@
   }
 
   function tickCard(card) {
-    set(card.lived, duration(Math.max(0, Date.now() + clockOffset - card.stream.createDate)));
+    set(card.lived, Format.duration(Math.max(0, Date.now() + clockOffset - card.stream.createDate)));
     card.age.hidden = !card.still;
     if (!card.still) return;
     const age = Math.max(0, performance.now() - card.still.capturedAt);
-    set(card.age, age < 1000 ? "now" : `${duration(age)} ago`);
+    set(card.age, age < 1000 ? "now" : `${Format.duration(age)} ago`);
     card.age.dataset.old = String(age > OLD_STILL_MS);
-  }
-
-  function duration(milliseconds) {
-    const seconds = Math.floor(milliseconds / 1000);
-    if (seconds < 60) return `${seconds} s`;
-    const minutes = Math.floor(seconds / 60);
-    if (minutes < 60) return `${minutes} min`;
-    const hours = Math.floor(minutes / 60);
-    return hours < 48 ? `${hours} h ${minutes % 60} min` : `${Math.floor(hours / 24)} days`;
   }
 
   // ---- page --------------------------------------------------------------------------------------------------------------
