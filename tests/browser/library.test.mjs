@@ -104,7 +104,7 @@ describe("client library", { skip: noBrowser, timeout: 300000 }, () => {
         yes: await ask("sample"),
         no: await ask("nobody"),
         twice: message(() => published.publish()),
-        play: message(() => session.createStream({ name: "sample" }).play()),
+        played: message(() => published.play()),
         nameless: message(() => session.createStream({})),
         early: message(() => Flashphoner.createSession({ urlServer: session.getServerUrl() }).createStream({ name: "x" })),
       };
@@ -112,7 +112,7 @@ describe("client library", { skip: noBrowser, timeout: 300000 }, () => {
     assert.equal(answers.yes, "yes");
     assert.equal(answers.no, "Stream not found");
     assert.match(answers.twice, /already used/);
-    assert.match(answers.play, /not supported/);
+    assert.match(answers.played, /already used/);
     assert.match(answers.nameless, /name/);
     assert.match(answers.early, /not established/);
     await tab.close();

@@ -174,8 +174,10 @@ describe("list of live streams", { skip: noBrowser, timeout: 300000 }, () => {
     tab.page.on("dialog", (dialog) => assert.fail(`a name ran as a script: ${dialog.message()}`));
     for (const name of NAMES) {
       await until(`a still of ${name}`, () => picture(tab, name).isVisible());
-      const link = await card(tab, name).locator("h2 a").getAttribute("href");
-      assert.equal(new URL(link, server.http("/")).searchParams.get("stream"), name);
+      for (const [link, parameter] of [[".watch", "streamName"], [".snapshot", "stream"]]) {
+        const href = await card(tab, name).locator(link).getAttribute("href");
+        assert.equal(new URL(href, server.http("/")).searchParams.get(parameter), name);
+      }
       const address = await card(tab, name).locator(".screen").getAttribute("href");
       const whole = await fetch(new URL(address, server.http("/")));
       assert.equal(whole.status, 200, name);
@@ -242,16 +244,16 @@ describe("list of live streams", { skip: noBrowser, timeout: 300000 }, () => {
     await until("a card", () => card(tab, "test").isVisible());
     assert.equal(await tab.page.getByRole("article", { name: "test" }).count(), 1);
     const reached = [];
-    for (let presses = 0; presses < 8; presses += 1) {
+    for (let presses = 0; presses < 11; presses += 1) {
       await tab.page.keyboard.press("Tab");
       reached.push(await tab.page.evaluate(() => document.activeElement.getAttribute("aria-label") || document.activeElement.textContent.trim() || document.activeElement.id));
     }
-    assert.deepEqual(reached.slice(0, 2), ["Publish a camera", "find"]);
-    for (const wanted of ["Pause pictures", "Newest picture of test, full size", "test"]) assert.ok(reached.includes(wanted), `${wanted} is not reached: ${reached}`);
+    assert.deepEqual(reached.slice(0, 5), ["Publish a camera", "Two-way", "Player", "Record", "find"]);
+    for (const wanted of ["Pause pictures", "Newest picture of test, full size", "Watch test", "Snapshot of test"]) assert.ok(reached.includes(wanted), `${wanted} is not reached: ${reached}`);
     // The list is renewed while the reader is on a card: the focus stays.
-    await card(tab, "test").locator("h2 a").focus();
+    await card(tab, "test").locator(".watch").focus();
     await settled(3500);
-    assert.equal(await tab.page.evaluate(() => document.activeElement.textContent), "test");
+    assert.equal(await tab.page.evaluate(() => document.activeElement.getAttribute("aria-label")), "Watch test");
     const { inner, content } = await tab.page.evaluate(() => ({ inner: innerWidth, content: document.documentElement.scrollWidth }));
     assert.ok(content <= inner, `the page is ${content} wide on a screen of ${inner}`);
     await tab.close();
