@@ -4,33 +4,10 @@ import { mkdir } from "node:fs/promises";
 import { after, before, describe, test } from "node:test";
 import { launch, noBrowser, openTab } from "./support/browser.mjs";
 import { makeCamera } from "./support/camera.mjs";
-import { assertCamera, blockPosition, decode, decodeDataUrl } from "./support/picture.mjs";
+import { assertCamera, blockPosition, decode } from "./support/picture.mjs";
 import { startServer, until } from "./support/server.mjs";
+import { receiving, shown } from "./support/watch.mjs";
 import { GENERATIONS, pagePath } from "./support/websdk.mjs";
-
-/** What the newest receiving connection of a page shows. */
-const receiving = (tab) => tab.page.evaluate(async () => {
-  for (const connection of [...window.peerConnections].reverse()) {
-    for (const report of (await connection.getStats()).values()) {
-      if (report.type === "inbound-rtp" && report.kind === "video") {
-        return {
-          frames: report.framesDecoded ?? 0, keyframes: report.keyFramesDecoded, width: report.frameWidth, height: report.frameHeight,
-          freezes: report.freezeCount, lost: report.packetsLost, plis: report.pliCount, dropped: report.framesDropped,
-          delay: report.jitterBufferDelay / report.jitterBufferEmittedCount,
-        };
-      }
-    }
-  }
-  return null;
-});
-
-/** The picture that an element shows now. */
-const shown = async (tab, selector) => decodeDataUrl(await tab.page.evaluate((where) => {
-  const video = document.querySelector(where);
-  const canvas = Object.assign(document.createElement("canvas"), { width: video.videoWidth, height: video.videoHeight });
-  canvas.getContext("2d").drawImage(video, 0, 0);
-  return canvas.toDataURL("image/png");
-}, selector));
 
 for (const codecs of ["opus,h264,vp8", "opus,vp8,h264"]) describe(`unmodified pages play ${codecs.split(",")[1]}`, { skip: noBrowser, timeout: 300000 }, () => {
   const codec = codecs.split(",")[1].toUpperCase();

@@ -12,6 +12,7 @@ use crate::media::track::{AudioCodec, AudioParams};
 
 const LIMIT: Duration = Duration::from_secs(10);
 const AAC: &[u8] = include_bytes!("../../../tests/data/audio/tone_44100_stereo.aac");
+const AAC_MONO: &[u8] = include_bytes!("../../../tests/data/audio/tone_48000_mono.aac");
 const ULAW: &[u8] = include_bytes!("../../../tests/data/audio/tone_8000.ulaw");
 const ALAW: &[u8] = include_bytes!("../../../tests/data/audio/tone_8000.alaw");
 
@@ -34,17 +35,20 @@ fn frames(
 }
 
 /// The raw data blocks of an ADTS file (ISO/IEC 13818-7 section 6.2), without CRC.
+fn adts_blocks(mut rest: &'static [u8]) -> impl Iterator<Item = Bytes> {
+    std::iter::from_fn(move || {
+        let size =
+            usize::from(rest.get(3)? & 3) << 11 | usize::from(rest[4]) << 3 | usize::from(rest[5] >> 5);
+        let block = Bytes::from_static(&rest[7..size]);
+        rest = &rest[size..];
+        Some(block)
+    })
+}
+
 fn aac_frames() -> Vec<AudioFrame> {
     // AAC-LC, 44.1 kHz, two channels.
     let config = Bytes::from_static(&[0x12, 0x10]);
-    let mut blocks = Vec::new();
-    let mut rest = AAC;
-    while rest.len() > 7 {
-        let size = usize::from(rest[3] & 3) << 11 | usize::from(rest[4]) << 3 | usize::from(rest[5] >> 5);
-        blocks.push(Bytes::copy_from_slice(&rest[7..size]));
-        rest = &rest[size..];
-    }
-    frames(&params(AudioCodec::Aac { config }, 44_100, 2), 1024, blocks)
+    frames(&params(AudioCodec::Aac { config }, 44_100, 2), 1024, adts_blocks(AAC))
 }
 
 fn g711_frames(codec: AudioCodec, data: &'static [u8]) -> Vec<AudioFrame> {
@@ -92,6 +96,25 @@ fn a_tone_stays_the_same_tone_and_as_long() {
         }
         assert!(made[0].pts.ticks.abs() <= 1920, "{name} begins at {}", made[0].pts.ticks);
     }
+}
+
+#[test]
+fn a_tone_stays_the_same_tone_when_a_source_is_wrong_about_its_channels() {
+    let mut one = aac_frames();
+    let AudioCodec::Aac { config } = &one[0].params.codec else { unreachable!() };
+    let said = params(AudioCodec::Aac { config: config.clone() }, 44_100, 1);
+    for frame in &mut one {
+        frame.params = said.clone();
+    }
+    let heard = hertz(&all(&one));
+    assert!((heard - 440.0).abs() < 5.0, "two channels said to be one: {heard} Hz");
+
+    let mono: Vec<_> = adts_blocks(AAC_MONO).collect();
+    // AAC-LC, 48 kHz, one channel.
+    let config = Bytes::from_static(&[0x11, 0x88]);
+    let two = frames(&params(AudioCodec::Aac { config }, 48_000, 2), 1024, mono);
+    let heard = hertz(&all(&two));
+    assert!((heard - 440.0).abs() < 5.0, "one channel said to be two: {heard} Hz");
 }
 
 #[test]

@@ -130,6 +130,9 @@ impl ToOpus {
         let mut samples: Vec<f32> = Vec::new();
         pcm.copy_to_vec_interleaved(&mut samples);
         let channels = usize::from(self.params.channels);
+        let Some(mut samples) = remix(samples, pcm.spec().channels().count(), channels) else {
+            return Vec::new();
+        };
         self.follow(frame.pts.rescale(OPUS_RATE).ticks, channels);
         self.decoded.append(&mut samples);
         self.resample(channels);
@@ -198,6 +201,16 @@ impl ToOpus {
         }
         self.ready.drain(..whole);
         made
+    }
+}
+
+/// Interleaved samples of so many channels as so many others: sources can be wrong about their own. `None` where there is no way.
+fn remix(samples: Vec<f32>, from: usize, to: usize) -> Option<Vec<f32>> {
+    match (from, to) {
+        _ if from == to => Some(samples),
+        (1, 2) => Some(samples.into_iter().flat_map(|sample| [sample, sample]).collect()),
+        (2, 1) => Some(samples.chunks_exact(2).map(|pair| (pair[0] + pair[1]) / 2.0).collect()),
+        _ => None,
     }
 }
 

@@ -14,6 +14,7 @@ use shiguredo_mp4::descriptors::{
 use shiguredo_mp4::{BoxSize, BoxType, FixedPointNumber, Uint};
 
 use super::{Entry, Mp4Error, format_error};
+use crate::media::aac;
 use crate::media::h264::sps::Sps;
 use crate::media::track::{AudioCodec, AudioParams, VideoParams};
 
@@ -156,14 +157,10 @@ impl Entry {
                 let config = &mp4a.esds_box.es.dec_config_descr;
                 let is_aac = matches!(config.object_type_indication, 0x40 | 0x66..=0x68);
                 let info = config.dec_specific_info.as_ref().filter(|info| !info.payload.is_empty());
-                let rate = NonZeroU32::new(u32::from(mp4a.audio.samplerate.integer));
-                match (info, rate.or(NonZeroU32::new(96_000))) {
-                    (Some(info), Some(sample_rate)) if is_aac => EntryCodec::Audio(AudioParams {
-                        codec: AudioCodec::Aac { config: Bytes::copy_from_slice(&info.payload) },
-                        sample_rate,
-                        channels: u8::try_from(mp4a.audio.channelcount).unwrap_or(u8::MAX),
-                    }),
-                    _ => EntryCodec::Other("mp4a".to_owned()),
+                // The entry's own rate and channels are whatever its writer found customary: the configuration decides.
+                match info.filter(|_| is_aac).and_then(|info| aac::params(&info.payload)) {
+                    Some(params) => EntryCodec::Audio(params),
+                    None => EntryCodec::Other("mp4a".to_owned()),
                 }
             }
             other => {

@@ -83,6 +83,19 @@ fn every_layout_gives_the_same_pictures_at_the_same_times() {
 }
 
 #[test]
+fn sound_is_what_its_configuration_says_and_not_what_the_entry_does() {
+    // The entry says two channels of whatever, as ISO/IEC 14496-14 section 5.6 wants it.
+    let folder = tempfile::tempdir().unwrap();
+    let file = made(folder.path(), "mono.mp4", &["-c:a", "aac", "-ac", "1", "-ar", "44100"]);
+    let mut demuxer = open(&file);
+    let now = Clock::manual().now();
+    let sound = std::iter::from_fn(|| demuxer.next(now).unwrap())
+        .find_map(|due| if let MediaUnit::Audio(frame) = due.unit { Some(frame) } else { None })
+        .unwrap();
+    assert_eq!((sound.params.channels, sound.params.sample_rate.get()), (1, 44_100));
+}
+
+#[test]
 fn seeking_goes_to_the_keyframe_at_or_before() {
     let folder = tempfile::tempdir().unwrap();
     let bytes = made(folder.path(), "a.mp4", &["-c:a", "libopus", "-bf", "2"]);

@@ -15,7 +15,7 @@ const running = new Set();
 process.on("exit", () => running.forEach((child) => child.kill("SIGKILL")));
 /** The server promises to stop within five seconds; the rest is for a busy machine. */
 const STOP_LIMIT_MS = 10000;
-const DOORS = ["ws", "wss", "http", "https", "legacy_https"];
+const DOORS = ["ws", "wss", "http", "https", "legacy_https", "rtmp", "rtsp"];
 
 function binary() {
   const target = process.env.CARGO_TARGET_DIR || join(ROOT, "target");
@@ -50,8 +50,6 @@ class Server {
     const settings = {
       ip: "127.0.0.1",
       ip_local: "127.0.0.1",
-      "rtmp.port": 0,
-      "rtsp.port": 0,
       ...Object.fromEntries(DOORS.map((door) => [`${door}.port`, this.ports[door]])),
       ...this.settings,
     };
@@ -105,6 +103,7 @@ class Server {
 
   http(path) { return `http://127.0.0.1:${this.ports.http}${path}`; }
   https(path) { return `https://127.0.0.1:${this.ports.https}${path}`; }
+  rtmp(name) { return `rtmp://127.0.0.1:${this.ports.rtmp}/live/${name}`; }
   ws(path = "") { return `ws://127.0.0.1:${this.ports.ws}${path}`; }
 
   /** POST to the REST API. */
