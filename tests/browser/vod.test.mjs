@@ -9,7 +9,7 @@ import { makeCamera } from "./support/camera.mjs";
 import { AAC, H264, ffmpeg, patches, sine } from "./support/media.mjs";
 import { assertCamera, blockPosition } from "./support/picture.mjs";
 import { startServer, until } from "./support/server.mjs";
-import { hearing, receiving, shown, tone } from "./support/watch.mjs";
+import { hearing, isShown, receiving, shown, tone } from "./support/watch.mjs";
 import { GENERATIONS, pagePath } from "./support/websdk.mjs";
 
 const SECONDS = 6;
@@ -52,7 +52,7 @@ describe("files on demand in the unmodified player", { skip: noBrowser, timeout:
 
   test("vod:// plays from the beginning to the end, with its picture and its sound", async () => {
     const tab = await play("vod://film.mp4");
-    await until("a picture", async () => (await receiving(tab))?.frames > 0);
+    await until("a picture", () => isShown(tab, video));
     assertCamera(await shown(tab, video), "the film");
     const { frequency } = await until("the film's tone", async () => {
       const heard = await tone(tab, video);
@@ -77,7 +77,7 @@ describe("files on demand in the unmodified player", { skip: noBrowser, timeout:
     const first = await play("vod-live://film.mp4");
     await until("the first sees it", async () => (await receiving(first))?.frames > FPS);
     const second = await play("vod-live://film.mp4");
-    await until("the second sees it", async () => (await receiving(second))?.frames > 5);
+    await until("the second sees it", () => isShown(second, video));
     const { body: films } = await server.rest("/vod/find_all", {});
     assert.deepEqual(films.map((film) => film.uri), ["vod-live://film.mp4"]);
     const { body: viewers } = await server.rest("/stream/find", { published: false });

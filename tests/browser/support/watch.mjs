@@ -28,6 +28,9 @@ export async function hearing(tab) {
   return report && { packets: report.packetsReceived, energy: report.totalAudioEnergy, concealed: report.concealedSamples, samples: report.totalSamplesReceived, codec: report.codec };
 }
 
+/** Whether an element shows a picture. */
+export const isShown = (tab, selector) => tab.page.evaluate((where) => document.querySelector(where)?.videoWidth > 0 && document.querySelector(where).readyState >= 2, selector);
+
 /** The picture that an element shows now. */
 export const shown = async (tab, selector) => decodeDataUrl(await tab.page.evaluate((where) => {
   const video = document.querySelector(where);
