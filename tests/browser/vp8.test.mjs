@@ -1,11 +1,14 @@
 // Publishers of VP8: Firefox, which has no H.264 here, and Chromium where VP8 is preferred.
 import assert from "node:assert/strict";
+import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
 import { launch, noBrowser, openTab } from "./support/browser.mjs";
 import { makeCamera } from "./support/camera.mjs";
 import { launchFirefox, noFirefox, openFirefoxTab, ownAddress } from "./support/firefox.mjs";
 import { assertCamera, decode, decodeDataUrl, evenColour } from "./support/picture.mjs";
+import { probe } from "./support/media.mjs";
 import { startServer, until } from "./support/server.mjs";
+import { hearing, isShown, receiving, shown } from "./support/watch.mjs";
 
 const PAGE = "/client2/examples/demo/streaming/stream-snapshot/stream-snapshot.html";
 
@@ -72,6 +75,66 @@ describe("VP8 from Firefox", { skip: noFirefox, timeout: 300000 }, () => {
     await tab.page.click("#publishBtn");
     await tab.text("#status", "UNPUBLISHED");
     await tab.close();
+  });
+});
+
+describe("VP8 from Firefox to Chromium", { skip: noFirefox || noBrowser, timeout: 300000 }, () => {
+  const RECORDING = "/client2/examples/demo/streaming/stream_recording/recording.html";
+  const PLAYER = "/client2/examples/demo/streaming/player/player.html";
+  const VIDEO = "#remoteVideo video";
+  let server;
+  let firefox;
+  let chromium;
+  before(async () => {
+    server = await startServer({ settings: { ip: ownAddress, ip_local: "0.0.0.0" } });
+    firefox = await launchFirefox();
+    chromium = await launch();
+  });
+  after(async () => {
+    await chromium?.close();
+    await firefox?.close();
+    await server?.close();
+  });
+
+  test("one records itself, the other watches, and then watches the recording", async () => {
+    const publisher = await openFirefoxTab(firefox, server.http(RECORDING), { ws: server.ports.ws, wss: server.ports.wss, https: server.ports.https });
+    await publisher.fill("#streamName", "fox");
+    await publisher.page.click("#publishBtn");
+    await publisher.text("#status", "PUBLISHING");
+    const tab = await openTab(chromium, `${server.http(PLAYER)}?streamName=fox&autoplay=true`, { ports: { ws: server.ports.ws } });
+    await tab.text("#status", "PLAYING");
+    await until("pictures", async () => (await receiving(tab))?.frames > 60);
+    const seen = await receiving(tab);
+    assert.equal(seen.codec, "video/VP8");
+    // The fake camera shows one colour, another one with each frame; its clock is written into the uppermost rows.
+    const colours = new Set();
+    await until("three colours", async () => {
+      colours.add(evenColour(await shown(tab, VIDEO), 0.1).join());
+      return colours.size >= 3;
+    });
+    assert.equal(await tab.page.textContent("#codecs"), "VP8, Opus");
+    await until("its sound", async () => (await hearing(tab)).energy > 0);
+
+    await publisher.page.click("#publishBtn");
+    await publisher.text("#status", "UNPUBLISHED");
+    await tab.text("#status", "FAILED");
+    const name = await publisher.page.$eval("#fileName", (element) => element.textContent);
+    assert.match(name, /\.webm$/);
+    // Firefox plays what it sent.
+    await until("its own player knows the file", () => publisher.page.$eval("#recVideo", (video) => video.readyState >= 1 && video.videoWidth > 0));
+    await publisher.close();
+    await tab.close();
+
+    const reader = await openTab(chromium, server.http("/"));
+    await reader.page.getByRole("button", { name: `Watch ${name}` }).click();
+    await until("a picture", () => isShown(reader, "#watch video"));
+    evenColour(await shown(reader, "#watch video"), 0.1);
+    await until("its end", () => reader.page.evaluate(() => document.querySelector("#watch video").ended), 30000);
+    const file = await probe(join(server.folder, "data", "records", name));
+    assert.deepEqual([file.video.codec_name, file.audio.codec_name], ["vp8", "opus"]);
+    const duration = await reader.page.evaluate(() => document.querySelector("#watch video").duration);
+    assert.ok(Math.abs(duration - file.seconds) < 0.1, `${duration} s, ffprobe says ${file.seconds} s`);
+    await reader.close();
   });
 });
 
