@@ -110,6 +110,7 @@ describe("player page", { skip: noBrowser, timeout: 300000 }, () => {
     assertCamera(decodeDataUrl(await tab.page.getAttribute("#dynImg", "src")), "snapshot of the film");
     assert.equal(await tab.page.locator("#pictureLink").isVisible(), false, "nobody else can have a picture of it");
     await tab.text("#status", "STOPPED", (SECONDS + 10) * 1000);
+    assert.equal(await info(tab), "The file is at its end.");
     await play(tab, "vod-live://film.mp4");
     await tab.click("#snapshotBtn");
     await tab.text("#snapshotStatus", ["SNAPSHOT_COMPLETE", "FAILED"]);

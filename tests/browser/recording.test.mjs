@@ -195,7 +195,8 @@ for (const codec of ["h264", "vp8"]) describe(`recording of ${codec}`, { skip: n
     await tab.text("#status", "PUBLISHING");
     await mortal.kill();
     await tab.text("#status", ["DISCONNECTED", "FAILED"]);
-    assert.match(await tab.page.textContent("#info"), /was lost/);
+    await until("the reason", async () => /was lost/.test(await tab.page.textContent("#info")));
+    assert.match(await tab.page.textContent("#fileNote"), /^What was recorded until then is kept as “.+\.mp4”\.$/);
     assert.equal(await tab.page.textContent("#publishBtn"), "Record");
     await mortal.start();
     await record(tab);

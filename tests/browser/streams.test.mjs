@@ -199,6 +199,7 @@ describe("list of live streams", { skip: noBrowser, timeout: 300000 }, () => {
           { ...base, name: "sound", epoch: 1, hasVideo: false },
           { ...base, name: "soon", epoch: 2, isLive: false },
           { ...base, name: "strange", epoch: 3, audioMuted: true },
+          { ...base, name: "vod://film.mp4#1f", epoch: 4, protocol: "vod" },
         ];
         await page.route("**/rest-api/stream/list", (route) => route.fulfill({ json: { now: Date.now(), streams } }));
         await page.route("**/stills/*", (route) => route.fulfill({ status: 500, json: { message: "Snapshot taking error: VP8 cannot be decoded" } }));
@@ -206,6 +207,8 @@ describe("list of live streams", { skip: noBrowser, timeout: 300000 }, () => {
     });
     const why = (name) => card(tab, name).locator(".why").textContent();
     await until("the reason", async () => (await why("strange")) === "No picture: VP8 cannot be decoded");
+    assert.ok(await card(tab, "sound").locator(".watch").isVisible());
+    assert.equal(await card(tab, "vod://film.mp4#1f").locator(".watch").isVisible(), false, "it is somebody's own");
     assert.equal(await why("sound"), "Sound only: there is no picture");
     assert.equal(await why("soon"), "Connecting…");
     assert.equal(await card(tab, "strange").locator(".muted").textContent(), "Microphone off");

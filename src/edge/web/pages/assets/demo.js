@@ -174,7 +174,7 @@
     const file = name.replace(/^vod(-live)?:\/\//i, "");
     switch (info) {
       case STREAM_STATUS_INFO.STREAM_NOT_FOUND: return `Nobody publishes “${name}” on this server.`;
-      case STREAM_STATUS_INFO.STOPPED_BY_PUBLISHER_STOP: return "The publisher stopped or was lost.";
+      case STREAM_STATUS_INFO.STOPPED_BY_PUBLISHER_STOP: return file === name ? "The publisher stopped or was lost." : "The file is at its end, or was stopped.";
       case STREAM_STATUS_INFO.FILE_NOT_FOUND: return `File not found: the server’s media folder has no “${file}”.`;
       case STREAM_STATUS_INFO.FILE_HAS_WRONG_FORMAT: return `File has wrong format: the server does not play “${file}”. It takes MP4 with H.264 and AAC or Opus.`;
       case STREAM_STATUS_INFO.TRANSCODING_REQUIRED_BUT_DISABLED:
@@ -182,6 +182,15 @@
         return `${info}: this stream, in this size and rate, would have to be coded anew for this browser, and the server does not do that now.`;
       case ERROR_INFO.LOCAL_ERROR: return `This browser could not play. ${stream.getErrorInfo()}`;
       default: return explainMedia(info) || info || "The server ended the stream.";
+    }
+  }
+
+  /** How playing ended that did not fail; nothing where the reader wanted it. */
+  function explainStop(stream) {
+    switch (stream.getInfo()) {
+      case STREAM_STATUS_INFO.STOPPED_BY_USER: return "";
+      case STREAM_STATUS_INFO.STOPPED_BY_PUBLISHER_STOP: return "The file is at its end.";
+      default: return stream.getInfo();
     }
   }
 
@@ -213,5 +222,5 @@
     for (const field of fields) field.disabled = busy || text === "Stop";
   }
 
-  root.Demo = Object.freeze({ parameters, fillAddress, Connection, show, explainPublication, explainPlaying, randomName, follow, setButton });
+  root.Demo = Object.freeze({ parameters, fillAddress, Connection, show, explainPublication, explainPlaying, explainStop, randomName, follow, setButton });
 })(window);

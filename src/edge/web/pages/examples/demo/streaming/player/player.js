@@ -43,7 +43,7 @@
         controls.begin(stream);
         element("snapshotBtn").disabled = false;
       })
-      .on(STREAM_STATUS.STOPPED, (stream) => ended(STREAM_STATUS.STOPPED, /user/i.test(stream.getInfo()) ? "" : stream.getInfo()))
+      .on(STREAM_STATUS.STOPPED, (stream) => ended(STREAM_STATUS.STOPPED, Demo.explainStop(stream)))
       .on(STREAM_STATUS.FAILED, (stream) => ended(STREAM_STATUS.FAILED, Demo.explainPlaying(stream)))
       .on(STREAM_EVENT, (event) => {
         controls.hear(event);

@@ -56,7 +56,10 @@
     element("recordFacts").hidden = true;
     setStatus(...words);
     setButton("Record", false);
-    if (stream.getRecordInfo()) showFile(stream.getRecordInfo());
+    const name = stream.getRecordInfo();
+    // Without a reason the connection is lost: the server keeps what it has, and there is nobody to ask for it now.
+    if (name && words[0] === STREAM_STATUS.FAILED && !stream.getInfo()) note(`What was recorded until then is kept as “${name}”.`);
+    else if (name) showFile(name);
   }
 
   /** What the server says of the end, where it is more than that we wanted it. */

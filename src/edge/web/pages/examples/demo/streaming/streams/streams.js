@@ -122,6 +122,8 @@
     card.title.id = id;
     card.title.textContent = stream.name;
     card.title.title = stream.name;
+    // A file that is played for one viewer is nobody else's to watch.
+    part(".watch").hidden = /^vod:\/\//i.test(stream.name);
     part(".watch").href = `../player/player.html?streamName=${encoded}&autoplay=true`;
     part(".watch").setAttribute("aria-label", `Watch ${stream.name}`);
     part(".snapshot").href = `../stream-snapshot/stream-snapshot.html?stream=${encoded}`;

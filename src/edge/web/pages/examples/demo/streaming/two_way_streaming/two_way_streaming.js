@@ -159,7 +159,7 @@
         controls.begin(stream);
         element("snapshotBtn").disabled = false;
       })
-      .on(STREAM_STATUS.STOPPED, (stream) => playingEnded(STREAM_STATUS.STOPPED, /user/i.test(stream.getInfo()) ? "" : stream.getInfo()))
+      .on(STREAM_STATUS.STOPPED, (stream) => playingEnded(STREAM_STATUS.STOPPED, Demo.explainStop(stream)))
       .on(STREAM_STATUS.FAILED, (stream) => playingEnded(STREAM_STATUS.FAILED, stream.getInfo() ? Demo.explainPlaying(stream) : LOST))
       .on(STREAM_EVENT, (event) => {
         controls.hear(event);
