@@ -83,10 +83,10 @@ class Server:
 class Load:
     """The load driver, publishing until it is left."""
 
-    def __init__(self, folder, server, media, streams, seconds=600):
+    def __init__(self, folder, server, media, streams, seconds=600, more=()):
         command = [
             folder / "examples/load-driver", "--server", server.banner["ws"].split("//")[1], "--file", media,
-            "--streams", str(streams), "--seconds", str(seconds),
+            "--streams", str(streams), "--seconds", str(seconds), *more,
         ]
         self.log = tempfile.TemporaryFile("w+")
         self.process = subprocess.Popen(command, stdout=self.log, stderr=self.log)

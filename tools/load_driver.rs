@@ -31,6 +31,8 @@ mod support {
     pub mod clip;
     pub mod page;
     pub mod publishers;
+    pub mod viewer;
+    pub mod watcher;
 }
 
 /// Publishes WebRTC streams from a prepared H.264 file.
@@ -57,6 +59,9 @@ struct Arguments {
     /// With a microphone: 50 packets a second more.
     #[arg(long)]
     audio: bool,
+    /// Have the streams recorded.
+    #[arg(long)]
+    record: bool,
     /// When a keyframe is asked for, go back to the newest one of the file instead of on to the next.
     #[arg(long)]
     rewind: bool,
@@ -110,6 +115,7 @@ fn run(arguments: &Arguments) -> Result<(), DriverError> {
         };
         let mut browser = Browser::new(settings, clock.now());
         let mut page = Page::connect(server)?;
+        page.record = arguments.record;
         let answer = page.publish(&name, &browser.offer(), arguments.audio)?;
         let address = browser.take_answer(clock.now(), &answer);
         pages.push(page);

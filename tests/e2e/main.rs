@@ -5,6 +5,8 @@
 mod support;
 
 mod connections;
+mod leaks;
+mod loss;
 mod pictures;
 mod play;
 mod process;

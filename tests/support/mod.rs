@@ -12,4 +12,6 @@ pub mod rtmp;
 pub mod server;
 pub mod site;
 pub mod viewer;
+pub mod watcher;
+pub mod watchers;
 pub mod ws_client;

@@ -84,6 +84,32 @@ impl Page {
         Ok(message["data"][1].as_str().unwrap_or_default().to_owned())
     }
 
+    /// Plays; returns the answer. The media session is named by the caller: one page may play many.
+    pub fn play(&mut self, media_session_id: &str, name: &str, offer: &str) -> Result<String, PageError> {
+        name.clone_into(&mut self.name);
+        self.say(
+            "playStream",
+            &json!({
+                "mediaSessionId": media_session_id, "name": name, "published": false,
+                "hasVideo": true, "hasAudio": true, "status": "PENDING", "record": false,
+                "mediaProvider": "WebRTC", "sdp": offer, "bitrate": 0, "minBitrate": 0, "maxBitrate": 0
+            }),
+        )?;
+        let message = self.wait_for(|message| {
+            message["message"] == "setRemoteSDP" && message["data"][0] == media_session_id
+        })?;
+        Ok(message["data"][1].as_str().unwrap_or_default().to_owned())
+    }
+
+    /// Ends a player; returns when the server says that it has.
+    pub fn stop(&mut self, media_session_id: &str) -> Result<(), PageError> {
+        self.say("stopStream", &json!({ "mediaSessionId": media_session_id }))?;
+        self.wait_for(|message| {
+            status_of(message) == Some("STOPPED") && message["data"][0]["mediaSessionId"] == media_session_id
+        })
+        .map(drop)
+    }
+
     /// Sends a message with one argument.
     pub fn say(&mut self, method: &str, argument: &Value) -> Result<(), PageError> {
         let text = json!({ "message": method, "data": [argument] }).to_string();
@@ -141,6 +167,18 @@ impl Page {
             self.wait_for(|message| status_of(message) == Some("UNPUBLISHED"))?;
         }
         self.socket.close(None).map_err(|error| PageError::WebSocket(error.to_string()))
+    }
+
+    /// Leaves a page that plays: the socket is closed, the server ends the players.
+    pub fn leave(mut self) -> Result<(), PageError> {
+        self.socket.close(None).map_err(|error| PageError::WebSocket(error.to_string()))?;
+        loop {
+            match self.socket.read() {
+                Ok(_) => {}
+                Err(tungstenite::Error::ConnectionClosed) => return Ok(()),
+                Err(error) => return Err(PageError::WebSocket(error.to_string())),
+            }
+        }
     }
 
     /// Reads what has come, without waiting.

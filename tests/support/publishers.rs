@@ -1,5 +1,6 @@
 //! Many publishers on few threads: each browser with a UDP socket of its own, as real ones have.
 
+use std::collections::VecDeque;
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::AsFd as _;
@@ -11,11 +12,14 @@ use stillcast::base::clock::Clock;
 use stillcast::base::stop::{StopSource, StopToken};
 use stillcast::base::threads::{STACK_CODEC_BYTES, Thread, spawn};
 use stillcast::base::wait::{Interest, SOCKETS_MAX, Waiter};
+use stillcast::proto::demux::{self, Kind};
+use stillcast::proto::rtp::header::RtpPacket;
 use stillcast::proto::rtp::pack_h264::PAYLOAD_BYTES_MAX;
 use stillcast::proto::rtp::pack_vp8::Vp8Packer;
 
 use super::browser::{Browser, BrowserOutput, BrowserStats};
 use super::clip::{Clip, Playback};
+use super::watcher::{Departure, Departures};
 
 /// An Opus packet of 20 ms of silence (RFC 6716: CELT, full band, one frame).
 const SILENCE: [u8; 3] = [0xF8, 0xFF, 0xFE];
@@ -36,6 +40,32 @@ pub struct Publisher {
     began: Option<Instant>,
     last_key: Option<Instant>,
     closed: Option<&'static str>,
+    leaving: Option<Leaving>,
+}
+
+/// Pictures that are on their way out.
+struct Leaving {
+    departures: Arc<Departures>,
+    /// When each was due, and its last payload.
+    pictures: VecDeque<(Instant, Vec<u8>)>,
+    /// RTP time of the last one that left whole.
+    newest: Option<u32>,
+}
+
+impl Leaving {
+    /// Looks at what is sent: the last packet of a picture, which may be sent again, bears the marker.
+    fn see(&mut self, now: Instant, datagram: &[u8]) {
+        let Ok(packet) = RtpPacket::parse_header(datagram) else { return };
+        let is_newer =
+            self.newest.is_none_or(|newest| (1..1 << 31).contains(&packet.timestamp.wrapping_sub(newest)));
+        if !packet.marker || !is_newer {
+            return;
+        }
+        self.newest = Some(packet.timestamp);
+        if let Some((captured, last_payload)) = self.pictures.pop_front() {
+            self.departures.note(&last_payload, Departure { captured, sent: now });
+        }
+    }
 }
 
 impl Publisher {
@@ -64,7 +94,13 @@ impl Publisher {
             began: None,
             last_key: None,
             closed: None,
+            leaving: None,
         })
+    }
+
+    /// Notes when each picture leaves, so that watchers can tell how long it was on its way.
+    pub fn note_departures(&mut self, departures: Arc<Departures>) {
+        self.leaving = Some(Leaving { departures, pictures: VecDeque::new(), newest: None });
     }
 
     fn receive(&mut self, now: Instant) {
@@ -81,7 +117,11 @@ impl Publisher {
         let mut deadline = self.drain(now);
         let Some(began) = self.began.filter(|_| self.browser.is_connected()) else { return deadline };
         while began + self.playback.due() <= now {
+            let due = began + self.playback.due();
             let (picture, ticks) = self.playback.next();
+            if let (Some(leaving), Some(last)) = (&mut self.leaving, picture.payloads.last()) {
+                leaving.pictures.push_back((due, last.clone()));
+            }
             if picture.unit.key {
                 self.last_key = Some(now);
             }
@@ -110,7 +150,12 @@ impl Publisher {
         loop {
             match self.browser.poll_output() {
                 // A lost datagram is a lost datagram.
-                BrowserOutput::Transmit(bytes) => drop(self.socket.send(&bytes)),
+                BrowserOutput::Transmit(bytes) => {
+                    if let (Some(leaving), Some(Kind::Rtp)) = (&mut self.leaving, demux::kind(&bytes)) {
+                        leaving.see(now, &bytes);
+                    }
+                    drop(self.socket.send(&bytes));
+                }
                 BrowserOutput::Connected => self.began = Some(now),
                 BrowserOutput::KeyframeWanted => {
                     // Browsers make at most one in so long.

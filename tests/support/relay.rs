@@ -1,4 +1,4 @@
-//! A way with faults between a publisher and the server: real datagrams, seeded loss, delay and, by delays that differ,
+//! A way with faults between a client and the server: real datagrams, seeded loss, delay and, by delays that differ,
 //! reordering.
 
 use std::cmp::Reverse;
@@ -7,7 +7,7 @@ use std::io;
 use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::AsFd as _;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use rand::rngs::StdRng;
@@ -33,6 +33,7 @@ pub struct Relay {
     address: SocketAddr,
     lost: Arc<AtomicU64>,
     carried: Arc<AtomicU64>,
+    cut: Arc<AtomicBool>,
     stop: StopSource,
     thread: Option<Thread>,
 }
@@ -52,6 +53,7 @@ impl Relay {
         let address = front.local_addr()?;
         let stop = StopSource::new();
         let (lost, carried) = (Arc::<AtomicU64>::default(), Arc::<AtomicU64>::default());
+        let cut = Arc::<AtomicBool>::default();
         let mut way = Way {
             front,
             back,
@@ -62,15 +64,21 @@ impl Relay {
             number: 0,
             lost: lost.clone(),
             carried: carried.clone(),
+            cut: cut.clone(),
         };
         let (clock, token, waiter) = (clock.clone(), stop.token(), Waiter::new()?);
         let thread = spawn("relay", STACK_PROTOCOL_BYTES, move || way.run(waiter, &clock, &token))?;
-        Ok(Self { address, lost, carried, stop, thread: Some(thread) })
+        Ok(Self { address, lost, carried, cut, stop, thread: Some(thread) })
     }
 
     /// Where the client sends instead of to the server.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// From now on nothing passes, or as before.
+    pub fn cut(&self, is_cut: bool) {
+        self.cut.store(is_cut, Ordering::Relaxed);
     }
 
     /// Datagrams (lost, carried) so far.
@@ -99,6 +107,7 @@ struct Way {
     number: u64,
     lost: Arc<AtomicU64>,
     carried: Arc<AtomicU64>,
+    cut: Arc<AtomicBool>,
 }
 
 impl Way {
@@ -124,7 +133,7 @@ impl Way {
     }
 
     fn take(&mut self, now: Instant, to_server: bool, datagram: &[u8]) {
-        if self.random.random_bool(self.faults.loss) {
+        if self.cut.load(Ordering::Relaxed) || self.random.random_bool(self.faults.loss) {
             self.lost.fetch_add(1, Ordering::Relaxed);
             return;
         }

@@ -70,6 +70,20 @@ fn value<'a>(sdp: &'a str, prefix: &str) -> Option<&'a str> {
     sdp.lines().find_map(|line| line.trim_end().strip_prefix(prefix))
 }
 
+/// Chromium's offer with these credentials and this certificate.
+pub fn offer(local: &Credentials, certificate: &Certificate) -> String {
+    let line = |line: &str| {
+        let replaced = [
+            ("a=ice-ufrag:", local.ufrag.clone()),
+            ("a=ice-pwd:", local.pwd.clone()),
+            ("a=fingerprint:", certificate.fingerprint_sha256().to_string()),
+        ];
+        let found = replaced.iter().find(|(prefix, _)| line.starts_with(prefix));
+        found.map_or_else(|| line.to_owned(), |(prefix, value)| format!("{prefix}{value}")) + "\r\n"
+    };
+    OFFER.lines().map(line).collect()
+}
+
 impl Viewer {
     /// The numbers of the test cards that came, in the order of their coming, with width and height.
     ///
@@ -118,16 +132,7 @@ impl Viewer {
 
     /// The offer: Chromium's, with our credentials and certificate.
     pub fn offer(&self) -> String {
-        let line = |line: &str| {
-            let replaced = [
-                ("a=ice-ufrag:", self.local.ufrag.clone()),
-                ("a=ice-pwd:", self.local.pwd.clone()),
-                ("a=fingerprint:", self.certificate.fingerprint_sha256().to_string()),
-            ];
-            let found = replaced.iter().find(|(prefix, _)| line.starts_with(prefix));
-            found.map_or_else(|| line.to_owned(), |(prefix, value)| format!("{prefix}{value}")) + "\r\n"
-        };
-        OFFER.lines().map(line).collect()
+        offer(&self.local, &self.certificate)
     }
 
     /// Takes the answer; what the server sends goes to this viewer from here on. `way` is a relay in between.
