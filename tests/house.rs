@@ -166,6 +166,7 @@ fn pure_floors_know_no_sockets_files_threads_or_clocks() {
 
 /// Third-party crates that stay behind one door each: who may name them.
 const DOORS: &[(&str, &[&str])] = &[
+    ("aes", &["src/proto/srtp/"]),
     ("async_trait", &["src/proto/dtls"]),
     ("clap", &["src/cli.rs"]),
     ("dtls", &["src/proto/dtls"]),
@@ -185,6 +186,7 @@ const DOORS: &[(&str, &[&str])] = &[
     ("ropus", &["src/services/audio"]),
     ("rubato", &["src/services/audio"]),
     ("rouille", &["src/edge/http", "src/edge/rest", "src/edge/web", "src/edge/whip"]),
+    ("ring", &["src/proto/srtp/"]),
     ("rtp", &["src/proto/rtp/"]),
     ("rtsp_types", &["src/proto/rtsp/message.rs"]),
     ("rust_embed", &["src/edge/web"]),

@@ -72,7 +72,8 @@ pub fn sender(data: &[u8]) {
                         assert!(rtcp::parse(&compound).is_ok(), "RTCP of our own")
                     }
                     SenderOutput::Rtp(packet) => {
-                        let read = RtpPacket::parse(&packet).expect("a packet of ours");
+                        let whole = packet.to_vec();
+                        let read = RtpPacket::parse(&whole).expect("a packet of ours");
                         sent_bytes += packet.len();
                         if read.ssrc == 1 {
                             let before = last.replace(read.sequence);

@@ -1,7 +1,9 @@
 //! SRTP and SRTCP (RFC 3711, RFC 7714): between bytes on the wire and plain packets.
 //!
-//! The `webrtc-srtp` crate does the cryptography. It trusts lengths, makes lasting state for every source that anyone
+//! The `webrtc-srtp` crate does the cryptography, but for what is sent under AES-GCM. It trusts lengths, makes lasting state for every source that anyone
 //! names, and takes reports whose encryption bit is clear without looking at their tag; all three are seen to here.
+
+mod gcm;
 
 use std::collections::HashSet;
 use std::fmt;
@@ -11,6 +13,7 @@ use webrtc_srtp::context::Context;
 use webrtc_srtp::option::{srtcp_replay_protection, srtp_replay_protection};
 use webrtc_srtp::protection_profile::ProtectionProfile;
 
+use self::gcm::GcmSealer;
 use super::rtp::header::{HEADER_BYTES, RtpPacket};
 
 /// Packets that may be behind the newest and still be taken, of each source (RFC 3711 section 3.3.2): more than come
@@ -115,6 +118,8 @@ pub enum SrtpError {
 pub struct Srtp {
     keys: Keys,
     outbound: Context,
+    /// With AES-GCM, what encrypts RTP instead of `outbound`.
+    sealer: Option<GcmSealer>,
     inbound: Context,
     /// Sources of which at least one packet was authentic; only these have state in `inbound`.
     rtp_sources: HashSet<u32>,
@@ -175,7 +180,12 @@ impl Srtp {
         let outbound = Context::new(&keys.local.key, &keys.local.salt, keys.profile.of_crate(), None, None)
             .map_err(|_| SrtpError::Keys)?;
         let inbound = inbound(&keys)?;
-        Ok(Self { keys, outbound, inbound, rtp_sources: HashSet::new(), rtcp_sources: HashSet::new() })
+        let sealer = match keys.profile {
+            Profile::AeadAes128Gcm => Some(GcmSealer::new(&keys.local)?),
+            Profile::Aes128CmSha1_80 => None,
+        };
+        let (rtp_sources, rtcp_sources) = (HashSet::new(), HashSet::new());
+        Ok(Self { keys, outbound, sealer, inbound, rtp_sources, rtcp_sources })
     }
 
     /// Encrypts an RTP packet.
@@ -183,8 +193,27 @@ impl Srtp {
     /// # Errors
     /// When it is malformed, or the keys are used up.
     pub fn protect_rtp(&mut self, packet: &[u8]) -> Result<Bytes, SrtpError> {
-        let header = header_of(packet)?;
-        self.outbound.encrypt_rtp_with_header(packet, &header).map_err(|_| SrtpError::Keys)
+        let read = RtpPacket::parse_header(packet).map_err(|_| SrtpError::Malformed(packet.len()))?;
+        let (header, payload) = packet.split_at(packet.len() - read.payload.len());
+        self.protect_rtp_parts(header, &[payload])
+    }
+
+    /// Encrypts an RTP packet that lies in parts: the header, and the payload in pieces. They are copied once.
+    ///
+    /// # Errors
+    /// When it is malformed, or the keys are used up.
+    pub fn protect_rtp_parts(&mut self, header: &[u8], payload: &[&[u8]]) -> Result<Bytes, SrtpError> {
+        let bytes = header.len() + payload.iter().map(|piece| piece.len()).sum::<usize>();
+        // What is exactly filled becomes shared bytes without another allocation.
+        let mut packet = Vec::with_capacity(bytes + self.keys.profile.tag_bytes());
+        packet.extend_from_slice(header);
+        payload.iter().for_each(|piece| packet.extend_from_slice(piece));
+        if let Some(sealer) = &mut self.sealer {
+            sealer.seal(&mut packet, header.len())?;
+            return Ok(packet.into());
+        }
+        let header = header_of(&packet)?;
+        self.outbound.encrypt_rtp_with_header(&packet, &header).map_err(|_| SrtpError::Keys)
     }
 
     /// Encrypts a compound RTCP packet.

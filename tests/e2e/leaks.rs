@@ -42,7 +42,8 @@ fn wait_until_back_at(process: &Process, before: (usize, usize), what: &str) {
 fn start() -> (Process, super::publish::Live, std::net::SocketAddr) {
     let soon = ["ice_timeout_ms=1000", "ice_consent_timeout_ms=3000"].map(|setting| ["--set", setting]);
     let process = Process::start(soon.as_flattened());
-    let address = process.value("ws").trim_start_matches("ws://").trim_end_matches('/').parse().unwrap();
+    let address = process.value("ws").split("//").nth(1).unwrap();
+    let address = address.split(['/', ' ']).next().unwrap().parse().unwrap();
     let live = publish_at(address, "cam", &clip(60, 30), Way::default());
     (process, live, address)
 }

@@ -135,7 +135,7 @@ impl Peer {
             let protected = match sender.poll_output() {
                 SenderOutput::Rtp(packet) => {
                     let State::Connected { srtp, .. } = &mut self.state else { continue };
-                    srtp.protect_rtp(&packet)
+                    srtp.protect_rtp_parts(&packet.header, &packet.payload.parts())
                 }
                 SenderOutput::Rtcp(compound) => {
                     let State::Connected { srtp, .. } = &mut self.state else { continue };

@@ -14,6 +14,7 @@ pub mod opus;
 pub mod orientation;
 pub mod pack_h264;
 pub mod pack_vp8;
+pub mod payload;
 pub mod rate;
 pub mod receiver;
 pub mod rtcp;

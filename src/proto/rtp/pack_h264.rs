@@ -1,8 +1,10 @@
 //! H.264 into RTP payloads (RFC 6184, packetization mode 1): single NAL unit packets, FU-A for large ones, and the
 //! parameter sets in a STAP-A before an IDR picture.
 
+use bytes::Bytes;
 use webrtc_util::marshal::Marshal as _;
 
+use super::payload::Payload;
 use crate::media::h264::framing::{FramingError, avcc_units};
 use crate::media::unit::AccessUnit;
 
@@ -13,34 +15,42 @@ pub const PAYLOAD_BYTES_MAX: usize = 1200;
 const STAP_A: u8 = 24;
 const FU_A: u8 = 28;
 
+/// [`cut`], with the bytes of each payload in one piece.
+///
+/// # Errors
+/// As [`cut`].
+pub fn pack(unit: &AccessUnit, payload_bytes_max: usize) -> Result<Vec<Vec<u8>>, FramingError> {
+    Ok(cut(unit, payload_bytes_max)?.iter().map(Payload::to_vec).collect())
+}
+
 /// Cuts an access unit into payloads of at most `payload_bytes_max` bytes, in sending order. The last one takes the
-/// marker bit. An IDR picture brings its parameter sets.
+/// marker bit. An IDR picture brings its parameter sets. The picture is not copied.
 ///
 /// # Errors
 /// When the unit's lengths do not add up.
 ///
 /// # Panics
 /// Never; a `payload_bytes_max` below 16 counts as 16, one above 65535 as that.
-pub fn pack(unit: &AccessUnit, payload_bytes_max: usize) -> Result<Vec<Vec<u8>>, FramingError> {
+pub fn cut(unit: &AccessUnit, payload_bytes_max: usize) -> Result<Vec<Payload>, FramingError> {
     let most = payload_bytes_max.clamp(16, usize::from(u16::MAX));
     let mut payloads = Vec::with_capacity(unit.data.len() / most + 2);
     if unit.key
         && let Some((sps, pps)) = unit.params.codec.h264_sets()
     {
-        let sets: Vec<&[u8]> = sps.iter().chain(pps).map(AsRef::as_ref).collect();
+        let sets: Vec<Bytes> = sps.iter().chain(pps).cloned().collect();
         pack_together(&sets, most, &mut payloads);
     }
     for nal in avcc_units(&unit.data) {
-        pack_nal(nal?, most, &mut payloads);
+        pack_nal(&unit.data.slice_ref(nal?), most, &mut payloads);
     }
     Ok(payloads)
 }
 
 /// Aggregates NAL units as long as they fit into one payload.
-fn pack_together(nals: &[&[u8]], most: usize, payloads: &mut Vec<Vec<u8>>) {
-    let mut group: Vec<&[u8]> = Vec::new();
+fn pack_together(nals: &[Bytes], most: usize, payloads: &mut Vec<Payload>) {
+    let mut group: Vec<&Bytes> = Vec::new();
     let mut group_bytes = 1;
-    for &nal in nals {
+    for nal in nals {
         if group_bytes + 2 + nal.len() > most {
             pack_group(&std::mem::take(&mut group), most, payloads);
             group_bytes = 1;
@@ -52,23 +62,23 @@ fn pack_together(nals: &[&[u8]], most: usize, payloads: &mut Vec<Vec<u8>>) {
 }
 
 /// A NAL unit that is alone needs no aggregation, and is cut when it is too large by itself.
-fn pack_group(group: &[&[u8]], most: usize, payloads: &mut Vec<Vec<u8>>) {
+fn pack_group(group: &[&Bytes], most: usize, payloads: &mut Vec<Payload>) {
     if let [nal] = group {
         pack_nal(nal, most, payloads);
     } else if !group.is_empty() {
         let importance = group.iter().filter_map(|nal| nal.first()).map(|head| head & 0x60).max();
-        let mut payload = vec![importance.unwrap_or(0) | STAP_A];
+        let mut units = Vec::new();
         for nal in group {
-            payload.extend_from_slice(&(nal.len() as u16).to_be_bytes());
-            payload.extend_from_slice(nal);
+            units.extend_from_slice(&(nal.len() as u16).to_be_bytes());
+            units.extend_from_slice(nal);
         }
-        payloads.push(payload);
+        payloads.push(Payload::new(&[importance.unwrap_or(0) | STAP_A], units.into()));
     }
 }
 
-fn pack_nal(nal: &[u8], most: usize, payloads: &mut Vec<Vec<u8>>) {
+fn pack_nal(nal: &Bytes, most: usize, payloads: &mut Vec<Payload>) {
     if nal.len() <= most {
-        payloads.push(nal.to_vec());
+        payloads.push(Payload::new(&[], nal.clone()));
         return;
     }
     let Some((&head, body)) = nal.split_first() else { return };
@@ -78,10 +88,8 @@ fn pack_nal(nal: &[u8], most: usize, payloads: &mut Vec<Vec<u8>>) {
     for (position, piece) in body.chunks(piece_bytes).enumerate() {
         let start = if position == 0 { 0x80 } else { 0 };
         let end = if (position + 1) * piece_bytes >= body.len() { 0x40 } else { 0 };
-        let mut payload = Vec::with_capacity(piece.len() + 2);
-        payload.extend_from_slice(&[head & 0xE0 | FU_A, start | end | head & 0x1F]);
-        payload.extend_from_slice(piece);
-        payloads.push(payload);
+        let front = [head & 0xE0 | FU_A, start | end | head & 0x1F];
+        payloads.push(Payload::new(&front, nal.slice_ref(piece)));
     }
 }
 

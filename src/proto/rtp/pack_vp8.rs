@@ -1,6 +1,10 @@
 //! VP8 into RTP payloads (RFC 7741): a frame in pieces of nearly equal size, each after a descriptor with a picture
 //! identifier of 15 bits.
 
+use bytes::Bytes;
+
+use super::payload::Payload;
+
 /// Bytes of the descriptor that is written here.
 const DESCRIPTOR_BYTES: usize = 4;
 
@@ -17,27 +21,38 @@ impl Vp8Packer {
         Self { picture_id: picture_id & 0x7FFF }
     }
 
-    /// Cuts the next frame into payloads of at most `payload_bytes_max` bytes, in sending order. The last one takes the
-    /// marker bit. An empty frame gives none. A `payload_bytes_max` below 16 counts as 16.
+    /// [`Vp8Packer::cut`], with the bytes of each payload in one piece.
     #[must_use]
     pub fn pack(&mut self, frame: &[u8], payload_bytes_max: usize) -> Vec<Vec<u8>> {
-        if frame.is_empty() {
-            return Vec::new();
-        }
+        let pieces = self.pieces(frame, payload_bytes_max);
+        pieces.map(|(descriptor, piece)| [&descriptor[..], piece].concat()).collect()
+    }
+
+    /// Cuts the next frame into payloads of at most `payload_bytes_max` bytes, in sending order. The last one takes the
+    /// marker bit. An empty frame gives none. A `payload_bytes_max` below 16 counts as 16. The frame is not copied.
+    #[must_use]
+    pub fn cut(&mut self, frame: &Bytes, payload_bytes_max: usize) -> Vec<Payload> {
+        let pieces = self.pieces(frame, payload_bytes_max);
+        pieces.map(|(descriptor, piece)| Payload::new(&descriptor, frame.slice_ref(piece))).collect()
+    }
+
+    fn pieces<'a>(
+        &mut self,
+        frame: &'a [u8],
+        payload_bytes_max: usize,
+    ) -> impl Iterator<Item = ([u8; DESCRIPTOR_BYTES], &'a [u8])> + use<'a> {
         let [high, low] = self.picture_id.to_be_bytes();
-        self.picture_id = self.picture_id.wrapping_add(1) & 0x7FFF;
+        if !frame.is_empty() {
+            self.picture_id = self.picture_id.wrapping_add(1) & 0x7FFF;
+        }
         let most = payload_bytes_max.max(16) - DESCRIPTOR_BYTES;
         // A last piece of a few bytes costs as much as a full one.
-        let piece_bytes = frame.len().div_ceil(frame.len().div_ceil(most));
-        let pieces = frame.chunks(piece_bytes).enumerate().map(|(position, piece)| {
+        let piece_bytes = frame.len().div_ceil(frame.len().div_ceil(most).max(1)).max(1);
+        frame.chunks(piece_bytes).enumerate().map(move |(position, piece)| {
             // X with S in the first piece, I, M with the identifier. Partitions may be cut anywhere (section 4.4); that
             // all pieces name partition 0 then only says where the first one begins.
             let start = if position == 0 { 0x10 } else { 0 };
-            let mut payload = Vec::with_capacity(DESCRIPTOR_BYTES + piece.len());
-            payload.extend_from_slice(&[0x80 | start, 0x80, 0x80 | high, low]);
-            payload.extend_from_slice(piece);
-            payload
-        });
-        pieces.collect()
+            ([0x80 | start, 0x80, 0x80 | high, low], piece)
+        })
     }
 }

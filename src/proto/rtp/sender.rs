@@ -13,7 +13,6 @@ use std::collections::{HashMap, VecDeque};
 use std::num::NonZeroU32;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use rand::Rng as _;
 
 use self::arrivals::Arrivals;
@@ -24,6 +23,7 @@ use self::outgoing::{Outgoing, Piece, numbered};
 use self::timeline::Timeline;
 use super::pack_h264::{self, PAYLOAD_BYTES_MAX};
 use super::pack_vp8::Vp8Packer;
+use super::payload::{Packet, Payload};
 use super::rtcp::{self, RtcpError, RtcpPacket};
 use crate::media::time::{Timestamp, VIDEO_TIMESCALE};
 use crate::media::track::{Rotation, VideoCodec};
@@ -59,7 +59,7 @@ pub struct SenderSettings {
 #[derive(Clone, Debug)]
 pub enum SenderOutput {
     /// An RTP packet to encrypt and send now.
-    Rtp(Bytes),
+    Rtp(Packet),
     /// A compound RTCP packet, likewise.
     Rtcp(Vec<u8>),
     /// The viewer needs a keyframe: it asked for one, or pictures were left out.
@@ -175,7 +175,7 @@ pub struct Sender {
     origin: Instant,
     video: Option<Video>,
     audio: Option<Audio>,
-    repeats: VecDeque<Bytes>,
+    repeats: VecDeque<Packet>,
     /// What may be sent now, in bytes; below zero after a packet that was larger.
     budget: i64,
     filled: Instant,
@@ -275,8 +275,8 @@ impl Sender {
             return;
         }
         let payloads = match &unit.params.codec {
-            VideoCodec::H264 { .. } => pack_h264::pack(unit, PAYLOAD_BYTES_MAX).ok(),
-            VideoCodec::Vp8 => Some(video.vp8.pack(&unit.data, PAYLOAD_BYTES_MAX)),
+            VideoCodec::H264 { .. } => pack_h264::cut(unit, PAYLOAD_BYTES_MAX).ok(),
+            VideoCodec::Vp8 => Some(video.vp8.cut(&unit.data, PAYLOAD_BYTES_MAX)),
         };
         let Some(payloads) = payloads.filter(|payloads| !payloads.is_empty()) else {
             self.stats.unusable += 1;
@@ -291,7 +291,7 @@ impl Sender {
         };
         let orientation = orientation(unit.params.rotation);
         let last = payloads.len() - 1;
-        video.queue_bytes += payloads.iter().map(Vec::len).sum::<usize>();
+        video.queue_bytes += payloads.iter().map(Payload::len).sum::<usize>();
         let pieces = payloads.into_iter().enumerate().map(|(position, payload)| Piece {
             payload,
             marker: position == last,
@@ -312,14 +312,14 @@ impl Sender {
             return;
         }
         let timestamp = audio.timeline.next(frame.pts, frame.arrived);
-        let piece = Piece { payload: frame.data.to_vec(), marker: false, timestamp, orientation: None };
+        let piece = Piece { payload: Payload::new(&[], frame.data.clone()), marker: false, timestamp, orientation: None };
         let (_, packet) = audio.out.packet(&piece, now.saturating_duration_since(self.origin));
         self.next_report.get_or_insert(now);
         self.stats.packets += 1;
         self.put_out(now, packet);
     }
 
-    fn put_out(&mut self, now: Instant, packet: Bytes) {
+    fn put_out(&mut self, now: Instant, packet: Packet) {
         self.stats.bytes += packet.len() as u64;
         self.sent.add(now, packet.len());
         self.budget -= packet.len() as i64;

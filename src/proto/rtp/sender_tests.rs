@@ -1,3 +1,4 @@
+use bytes::Bytes;
 use rand::SeedableRng as _;
 use rand::rngs::StdRng;
 
@@ -48,7 +49,7 @@ impl Sending {
         let mut packets = Vec::new();
         loop {
             match self.sender.poll_output() {
-                SenderOutput::Rtp(packet) => packets.push(packet),
+                SenderOutput::Rtp(packet) => packets.push(packet.to_vec().into()),
                 SenderOutput::Rtcp(compound) => self.rtcp.extend(rtcp::parse(&compound).unwrap()),
                 SenderOutput::KeyframeWanted => self.wanted += 1,
                 SenderOutput::NotEnoughBandwidth { stream_bps, available_bps } => {

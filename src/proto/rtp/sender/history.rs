@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
+use crate::proto::rtp::payload::Packet;
 
 /// Most packets kept.
 const PACKETS_MAX: usize = 2048;
@@ -23,14 +23,14 @@ pub(super) struct History {
 
 #[derive(Debug)]
 struct Kept {
-    packet: Bytes,
+    packet: Packet,
     sent: Instant,
     repeated: Option<Instant>,
 }
 
 impl History {
     /// Keeps a packet; `sequence` is one more than that of the last one.
-    pub(super) fn push(&mut self, now: Instant, sequence: u64, packet: Bytes) {
+    pub(super) fn push(&mut self, now: Instant, sequence: u64, packet: Packet) {
         if self.kept.is_empty() {
             self.first = sequence;
         }
@@ -49,7 +49,7 @@ impl History {
 
     /// The packet of this number, when it is still here and was not repeated within `pause`: a repetition that is on its
     /// way is asked for again until it arrives.
-    pub(super) fn repeat(&mut self, now: Instant, sequence: u16, pause: Duration) -> Option<Bytes> {
+    pub(super) fn repeat(&mut self, now: Instant, sequence: u16, pause: Duration) -> Option<Packet> {
         // The distance modulo 2^16 is the place; whatever lies behind the newest has not been sent.
         let place = usize::from(sequence.wrapping_sub(self.first as u16));
         let kept = self.kept.get_mut(place)?;
@@ -63,20 +63,27 @@ impl History {
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
+
     use super::*;
     use crate::base::clock::Clock;
+    use crate::proto::rtp::payload::Payload;
+
+    fn packet(bytes: Vec<u8>) -> Packet {
+        Packet { header: Bytes::new(), payload: Payload::new(&[], bytes.into()) }
+    }
 
     #[test]
     fn packets_are_found_across_the_wrap_and_repeated_once_a_round_trip() {
         let clock = Clock::manual();
         let mut history = History::default();
         for sequence in 65_530_u64..65_550 {
-            history.push(clock.now(), sequence, Bytes::from(sequence.to_be_bytes().to_vec()));
+            history.push(clock.now(), sequence, packet(sequence.to_be_bytes().to_vec()));
         }
         let pause = Duration::from_millis(50);
         let mut repeat = |sequence| {
             let packet = history.repeat(clock.now(), sequence, pause)?;
-            Some(u64::from_be_bytes(packet[..].try_into().unwrap()))
+            Some(u64::from_be_bytes(packet.to_vec().try_into().unwrap()))
         };
         assert_eq!(
             (repeat(65_530), repeat(65_535), repeat(0), repeat(13)),
@@ -93,19 +100,19 @@ mod tests {
         let clock = Clock::manual();
         let mut history = History::default();
         for sequence in 0..PACKETS_MAX as u64 + 10 {
-            history.push(clock.now(), sequence, Bytes::from_static(b"x"));
+            history.push(clock.now(), sequence, packet(b"x".to_vec()));
         }
         assert_eq!((history.kept.len(), history.first), (PACKETS_MAX, 10));
         for sequence in 0..4_u64 {
             history.push(
                 clock.now(),
                 PACKETS_MAX as u64 + 10 + sequence,
-                Bytes::from(vec![0; BYTES_MAX / 3]),
+                packet(vec![0; BYTES_MAX / 3]),
             );
         }
         assert!(history.bytes <= BYTES_MAX && history.kept.len() == 3, "{}", history.kept.len());
         clock.advance(AGE_MAX * 2);
-        history.push(clock.now(), PACKETS_MAX as u64 + 14, Bytes::from_static(b"y"));
+        history.push(clock.now(), PACKETS_MAX as u64 + 14, packet(b"y".to_vec()));
         assert_eq!((history.kept.len(), history.bytes), (1, 1));
     }
 }

@@ -6,6 +6,7 @@ use bytes::{Bytes, BytesMut};
 use webrtc_util::marshal::Marshal as _;
 
 use crate::proto::rtp::header::RtpPacket;
+use crate::proto::rtp::payload::{Packet, Payload};
 use crate::proto::rtp::rtcp::RtcpWriter;
 
 /// Identifiers of header extensions that were agreed on; `None` where one was not.
@@ -37,7 +38,7 @@ pub(super) fn numbered(packet: &Bytes, number: u16) -> Bytes {
 /// One payload on its way.
 #[derive(Debug)]
 pub(super) struct Piece {
-    pub(super) payload: Vec<u8>,
+    pub(super) payload: Payload,
     pub(super) marker: bool,
     pub(super) timestamp: u32,
     /// Value of the orientation extension, on the last piece of a picture.
@@ -69,7 +70,7 @@ impl Outgoing {
     }
 
     /// The next packet, with its sequence number before wrapping.
-    pub(super) fn packet(&mut self, piece: &Piece, since_origin: Duration) -> (u64, Bytes) {
+    pub(super) fn packet(&mut self, piece: &Piece, since_origin: Duration) -> (u64, Packet) {
         let sequence = self.next;
         self.next += 1;
         self.packets = self.packets.wrapping_add(1);
@@ -99,19 +100,14 @@ impl Outgoing {
         if let (Some(id), Some(value)) = (self.extensions.orientation, piece.orientation) {
             extend(id, Bytes::copy_from_slice(&[value]));
         }
-        let head = header.marshal().unwrap_or_default();
-        let mut packet = Vec::with_capacity(head.len() + piece.payload.len());
-        packet.extend_from_slice(&head);
-        packet.extend_from_slice(&piece.payload);
-        (sequence, packet.into())
+        let header = header.marshal().unwrap_or_default();
+        (sequence, Packet { header, payload: piece.payload.clone() })
     }
 
     /// A packet of another source as a repetition on this one (RFC 4588 section 4).
-    pub(super) fn repetition(&mut self, original: &[u8], since_origin: Duration) -> Option<Bytes> {
-        let read = RtpPacket::parse_header(original).ok()?;
-        let mut payload = Vec::with_capacity(read.payload.len() + 2);
-        payload.extend_from_slice(&read.sequence.to_be_bytes());
-        payload.extend_from_slice(read.payload);
+    pub(super) fn repetition(&mut self, original: &Packet, since_origin: Duration) -> Option<Packet> {
+        let read = RtpPacket::parse_header(&original.header).ok()?;
+        let payload = original.payload.behind(read.sequence.to_be_bytes());
         let piece = Piece { payload, marker: read.marker, timestamp: read.timestamp, orientation: None };
         Some(self.packet(&piece, since_origin).1)
     }
