@@ -61,41 +61,44 @@ fn wait_for_picture(watchers: &Watchers) {
 fn players_leave_nothing_behind_however_they_leave() {
     let (process, _live, address) = start();
     let (clock, certificate) = (Clock::real(), Arc::new(Certificate::generate().unwrap()));
-    let play = |number: u64, manner| {
+    let mut number = 0_u64;
+    let mut play = |manner| {
+        number += 1;
+        let id = format!("m{number}");
         let mut page = Page::connect(address).unwrap();
         let mut watcher = Watcher::new(number, certificate.clone(), manner, 1, None).unwrap();
-        let answer = page.play("m", "cam", &watcher.offer()).unwrap();
+        let answer = page.play(&id, "cam", &watcher.offer()).unwrap();
         watcher.take_answer(clock.now(), &answer).unwrap();
         let watchers = Watchers::start(vec![watcher], None, &clock).unwrap();
         if manner == Manner::Watches {
             wait_for_picture(&watchers);
             assert_eq!(watchers.stats()[0].forged, 0);
         }
-        (page, watchers)
+        (page, watchers, id)
     };
     // The first one sets up what stays.
-    let (mut page, watchers) = play(0, Manner::Watches);
-    page.stop("m").unwrap();
+    let (mut page, watchers, id) = play(Manner::Watches);
+    page.stop(&id).unwrap();
     page.leave().unwrap();
     drop(watchers);
     let before = held(&process);
     let mut silent = Vec::new();
-    for number in 1..=6 {
-        let (mut page, watchers) = play(number, Manner::Watches);
-        page.stop("m").unwrap();
+    for _ in 0..6 {
+        let (mut page, watchers, id) = play(Manner::Watches);
+        page.stop(&id).unwrap();
         page.leave().unwrap();
         drop(watchers);
         // Both connections break.
-        drop(play(number, Manner::Watches));
-        drop(play(number, Manner::NeverChecks));
-        drop(play(number, Manner::NeverShakesHands));
-        let (mut page, watchers) = play(number, Manner::NeverChecks);
-        page.stop("m").unwrap();
+        drop(play(Manner::Watches));
+        drop(play(Manner::NeverChecks));
+        drop(play(Manner::NeverShakesHands));
+        let (mut page, watchers, id) = play(Manner::NeverChecks);
+        page.stop(&id).unwrap();
         drop((page, watchers));
         // Those that keep the page open are given up by the server itself.
-        silent.push(play(number, Manner::NeverChecks).0);
-        silent.push(play(number, Manner::NeverShakesHands).0);
-        silent.push(play(number, Manner::Watches).0);
+        silent.push(play(Manner::NeverChecks).0);
+        silent.push(play(Manner::NeverShakesHands).0);
+        silent.push(play(Manner::Watches).0);
     }
     // A thread with a socket and what it waits on for each page that is still there, and nothing of the players.
     wait_until_back_at(&process, (before.0 + silent.len(), before.1 + 2 * silent.len()), "given up");

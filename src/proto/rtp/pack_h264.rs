@@ -12,6 +12,9 @@ use crate::media::unit::AccessUnit;
 /// and the SRTP tag.
 pub const PAYLOAD_BYTES_MAX: usize = 1200;
 
+/// What a picture's last packet has more of header extensions than the others: the orientation, filled up to a word.
+const LAST_EXTENSION_BYTES: usize = 4;
+
 const STAP_A: u8 = 24;
 const FU_A: u8 = 28;
 
@@ -82,14 +85,23 @@ fn pack_nal(nal: &Bytes, most: usize, payloads: &mut Vec<Payload>) {
         return;
     }
     let Some((&head, body)) = nal.split_first() else { return };
-    // Pieces of nearly equal size: a last one of a few bytes costs as much as a full one.
-    let pieces = body.len().div_ceil(most - 2);
-    let piece_bytes = body.len().div_ceil(pieces);
+    let piece_bytes = piece_bytes(body.len(), most - 2);
     for (position, piece) in body.chunks(piece_bytes).enumerate() {
         let start = if position == 0 { 0x80 } else { 0 };
         let end = if (position + 1) * piece_bytes >= body.len() { 0x40 } else { 0 };
         let front = [head & 0xE0 | FU_A, start | end | head & 0x1F];
         payloads.push(Payload::new(&front, nal.slice_ref(piece)));
+    }
+}
+
+/// How large the pieces of `bytes` are, of at most `most` each: nearly equal, since a last one of a few bytes costs as much as a
+/// full one. The last one is shorter by what it bears alone of header extensions ([`LAST_EXTENSION_BYTES`]), so that its
+/// packet is no larger than the others: then all of them leave in one system call.
+pub(super) fn piece_bytes(bytes: usize, most: usize) -> usize {
+    match bytes.div_ceil(most) {
+        0 | 1 => bytes.max(1),
+        // Where a few bytes more would make another piece, they are not worth it.
+        pieces => (bytes + LAST_EXTENSION_BYTES).div_ceil(pieces).min(most),
     }
 }
 
@@ -116,4 +128,24 @@ pub fn packet(
     let mut bytes = header.marshal().unwrap_or_default().to_vec();
     bytes.extend_from_slice(payload);
     bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pieces_fit_and_the_last_one_has_room_for_its_extension() {
+        for most in [12, 100, 1198] {
+            for bytes in 1..6000 {
+                let size = piece_bytes(bytes, most);
+                assert!((1..=most).contains(&size), "{bytes} in pieces of {size}");
+                let pieces = bytes.div_ceil(size);
+                assert_eq!(pieces, bytes.div_ceil(most), "{bytes} in pieces of {size}");
+                let last = bytes - (pieces - 1) * size;
+                let is_tight = pieces * most < bytes + LAST_EXTENSION_BYTES;
+                assert!(pieces == 1 || is_tight || last + LAST_EXTENSION_BYTES <= size, "{bytes} end with {last}");
+            }
+        }
+    }
 }

@@ -3,6 +3,7 @@
 
 use bytes::Bytes;
 
+use super::pack_h264::piece_bytes;
 use super::payload::Payload;
 
 /// Bytes of the descriptor that is written here.
@@ -46,9 +47,7 @@ impl Vp8Packer {
             self.picture_id = self.picture_id.wrapping_add(1) & 0x7FFF;
         }
         let most = payload_bytes_max.max(16) - DESCRIPTOR_BYTES;
-        // A last piece of a few bytes costs as much as a full one.
-        let piece_bytes = frame.len().div_ceil(frame.len().div_ceil(most).max(1)).max(1);
-        frame.chunks(piece_bytes).enumerate().map(move |(position, piece)| {
+        frame.chunks(piece_bytes(frame.len(), most)).enumerate().map(move |(position, piece)| {
             // X with S in the first piece, I, M with the identifier. Partitions may be cut anywhere (section 4.4); that
             // all pieces name partition 0 then only says where the first one begins.
             let start = if position == 0 { 0x10 } else { 0 };

@@ -313,7 +313,7 @@ impl Sender {
         }
         let timestamp = audio.timeline.next(frame.pts, frame.arrived);
         let piece = Piece { payload: Payload::new(&[], frame.data.clone()), marker: false, timestamp, orientation: None };
-        let (_, packet) = audio.out.packet(&piece, now.saturating_duration_since(self.origin));
+        let (_, packet) = audio.out.packet(piece, now.saturating_duration_since(self.origin));
         self.next_report.get_or_insert(now);
         self.stats.packets += 1;
         self.put_out(now, packet);
@@ -366,7 +366,7 @@ impl Sender {
                 continue;
             };
             video.queue_bytes = video.queue_bytes.saturating_sub(piece.payload.len());
-            let (sequence, packet) = video.out.packet(&piece, since_origin);
+            let (sequence, packet) = video.out.packet(piece, since_origin);
             video.history.push(now, sequence, packet.clone());
             self.stats.packets += 1;
             self.stats.video_bytes += packet.len() as u64;

@@ -70,7 +70,7 @@ impl Outgoing {
     }
 
     /// The next packet, with its sequence number before wrapping.
-    pub(super) fn packet(&mut self, piece: &Piece, since_origin: Duration) -> (u64, Packet) {
+    pub(super) fn packet(&mut self, piece: Piece, since_origin: Duration) -> (u64, Packet) {
         let sequence = self.next;
         self.next += 1;
         self.packets = self.packets.wrapping_add(1);
@@ -101,7 +101,7 @@ impl Outgoing {
             extend(id, Bytes::copy_from_slice(&[value]));
         }
         let header = header.marshal().unwrap_or_default();
-        (sequence, Packet { header, payload: piece.payload.clone() })
+        (sequence, Packet { header, payload: piece.payload })
     }
 
     /// A packet of another source as a repetition on this one (RFC 4588 section 4).
@@ -109,7 +109,7 @@ impl Outgoing {
         let read = RtpPacket::parse_header(&original.header).ok()?;
         let payload = original.payload.behind(read.sequence.to_be_bytes());
         let piece = Piece { payload, marker: read.marker, timestamp: read.timestamp, orientation: None };
-        Some(self.packet(&piece, since_origin).1)
+        Some(self.packet(piece, since_origin).1)
     }
 
     /// A sender report with the source's name (RFC 3550 sections 6.4.1 and 6.5.1), which says that `ntp` is `rtp_time`; `None` before
