@@ -296,8 +296,7 @@ fn srtp_of_webrtc_srtp_moves_cipher_text_byte_by_byte_under_gcm_and_ours_gives_t
     let master = MasterKey { key: vec![3; 16], salt: vec![4; 12] };
     let keys = Keys { profile: Profile::AeadAes128Gcm, local: master.clone(), remote: master };
     let mut ours = Srtp::new(keys).unwrap();
-    let mut theirs =
-        Context::new(&[3; 16], &[4; 12], ProtectionProfile::AeadAes128Gcm, None, None).unwrap();
+    let mut theirs = Context::new(&[3; 16], &[4; 12], ProtectionProfile::AeadAes128Gcm, None, None).unwrap();
     let payload: Vec<u8> = (0..1100_u32).map(|n| n as u8).collect();
     let header = |number: u32| rtp::header::Header {
         version: 2,
@@ -322,5 +321,9 @@ fn srtp_of_webrtc_srtp_moves_cipher_text_byte_by_byte_under_gcm_and_ours_gives_t
         theirs_took += clock.now() - began;
         assert_eq!(sealed, expected, "packet {number}");
     }
-    println!("a packet of 1100 bytes: {:?} by the crate, {:?} by ours", theirs_took / PACKETS, ours_took / PACKETS);
+    println!(
+        "a packet of 1100 bytes: {:?} by the crate, {:?} by ours",
+        theirs_took / PACKETS,
+        ours_took / PACKETS
+    );
 }

@@ -144,7 +144,10 @@ mod tests {
                 assert_eq!(pieces, bytes.div_ceil(most), "{bytes} in pieces of {size}");
                 let last = bytes - (pieces - 1) * size;
                 let is_tight = pieces * most < bytes + LAST_EXTENSION_BYTES;
-                assert!(pieces == 1 || is_tight || last + LAST_EXTENSION_BYTES <= size, "{bytes} end with {last}");
+                assert!(
+                    pieces == 1 || is_tight || last + LAST_EXTENSION_BYTES <= size,
+                    "{bytes} end with {last}"
+                );
             }
         }
     }

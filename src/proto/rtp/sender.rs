@@ -7,6 +7,7 @@ mod arrivals;
 mod bandwidth;
 mod history;
 mod outgoing;
+mod repeats;
 mod timeline;
 
 use std::collections::{HashMap, VecDeque};
@@ -19,14 +20,15 @@ use self::arrivals::Arrivals;
 use self::bandwidth::{Bandwidth, Rate};
 use self::history::History;
 pub use self::outgoing::SendExtensions;
-use self::outgoing::{Outgoing, Piece, numbered};
+use self::outgoing::{Outgoing, Piece, numbered, orientation};
+use self::repeats::Repeats;
 use self::timeline::Timeline;
 use super::pack_h264::{self, PAYLOAD_BYTES_MAX};
 use super::pack_vp8::Vp8Packer;
 use super::payload::{Packet, Payload};
 use super::rtcp::{self, RtcpError, RtcpPacket};
 use crate::media::time::{Timestamp, VIDEO_TIMESCALE};
-use crate::media::track::{Rotation, VideoCodec};
+use crate::media::track::VideoCodec;
 use crate::media::unit::{AccessUnit, AudioFrame};
 
 /// One track as it was agreed on.
@@ -116,8 +118,6 @@ const REPEAT_PAUSE_MIN: Duration = Duration::from_millis(10);
 const RTT_MAX: Duration = Duration::from_secs(10);
 /// Sender reports whose answers are believed.
 const REPORTS_KEPT: usize = 8;
-/// Repetitions that wait at most; what does not fit is asked for again.
-const REPEATS_MAX: usize = 512;
 /// Pace while nothing limits: what the viewer's socket can take at a time is bounded, not its network.
 const PACE_BPS: u64 = 40_000_000;
 /// Bytes that may go at once: a picture of a usual stream.
@@ -175,7 +175,7 @@ pub struct Sender {
     origin: Instant,
     video: Option<Video>,
     audio: Option<Audio>,
-    repeats: VecDeque<Packet>,
+    repeats: Repeats,
     /// What may be sent now, in bytes; below zero after a packet that was larger.
     budget: i64,
     filled: Instant,
@@ -224,7 +224,7 @@ impl Sender {
             origin: now,
             video,
             audio,
-            repeats: VecDeque::new(),
+            repeats: Repeats::default(),
             budget: BURST_BYTES,
             filled: now,
             next_burst: None,
@@ -312,7 +312,12 @@ impl Sender {
             return;
         }
         let timestamp = audio.timeline.next(frame.pts, frame.arrived);
-        let piece = Piece { payload: Payload::new(&[], frame.data.clone()), marker: false, timestamp, orientation: None };
+        let piece = Piece {
+            payload: Payload::new(&[], frame.data.clone()),
+            marker: false,
+            timestamp,
+            orientation: None,
+        };
         let (_, packet) = audio.out.packet(piece, now.saturating_duration_since(self.origin));
         self.next_report.get_or_insert(now);
         self.stats.packets += 1;
@@ -326,13 +331,15 @@ impl Sender {
         self.outputs.push_back(SenderOutput::Rtp(packet));
     }
 
-    /// A packet of pictures, or a repetition of one.
-    fn put_out_numbered(&mut self, now: Instant, packet: Bytes) {
-        let packet = match &mut self.arrivals {
-            Some(arrivals) => numbered(&packet, arrivals.number(now, packet.len())),
+    /// A packet of pictures, or a repetition of one, as it leaves now.
+    fn numbered(&mut self, now: Instant, packet: Packet) -> Packet {
+        match &mut self.arrivals {
+            Some(arrivals) => {
+                let number = arrivals.number(now, packet.len());
+                numbered(packet, number)
+            }
             None => packet,
-        };
-        self.put_out(now, packet);
+        }
     }
 
     /// Bits a second at which what waits is sent.
@@ -352,9 +359,13 @@ impl Sender {
         self.budget = (self.budget + i64::try_from(earned).unwrap_or(burst)).min(burst);
         let since_origin = now.saturating_duration_since(self.origin);
         while self.budget > 0 {
-            if let Some(packet) = self.repeats.pop_front() {
+            if let Some(packet) = self.repeats.pop() {
                 self.stats.repeated += 1;
-                self.put_out_numbered(now, packet);
+                // What has the sequence number of the original must be the original to the last bit: under AES-GCM two
+                // different packets of one number give the key of the tags away (RFC 7714 section 15.1).
+                let is_original = self.video.as_ref().is_none_or(|video| video.rtx.is_none());
+                let packet = if is_original { packet } else { self.numbered(now, packet) };
+                self.put_out(now, packet);
                 continue;
             }
             let Some(video) = &mut self.video else { break };
@@ -367,10 +378,15 @@ impl Sender {
             };
             video.queue_bytes = video.queue_bytes.saturating_sub(piece.payload.len());
             let (sequence, packet) = video.out.packet(piece, since_origin);
-            video.history.push(now, sequence, packet.clone());
+            let packet = self.numbered(now, packet);
+            if let Some(video) = &mut self.video {
+                video.history.push(now, sequence, packet.clone());
+            }
+            let bytes = packet.len();
+            self.repeats.earn(bytes);
             self.stats.packets += 1;
-            self.stats.video_bytes += packet.len() as u64;
-            self.put_out_numbered(now, packet);
+            self.stats.video_bytes += bytes as u64;
+            self.put_out(now, packet);
         }
         let waits = !self.repeats.is_empty()
             || self.video.as_ref().is_some_and(|video| video.queue.iter().any(|p| !p.pieces.is_empty()));
@@ -505,7 +521,7 @@ impl Sender {
         let pause = (self.stats.rtt.unwrap_or(RTT_UNKNOWN) * 3 / 4).max(REPEAT_PAUSE_MIN);
         let since_origin = now.saturating_duration_since(self.origin);
         for sequence in sequences {
-            if self.repeats.len() >= REPEATS_MAX {
+            if !self.repeats.has_room() {
                 return;
             }
             let Some(packet) = video.history.repeat(now, *sequence, pause) else { continue };
@@ -513,7 +529,7 @@ impl Sender {
                 Some(rtx) => rtx.repetition(&packet, since_origin),
                 None => Some(packet),
             };
-            self.repeats.extend(packet);
+            packet.into_iter().for_each(|packet| self.repeats.push(packet));
         }
     }
 
@@ -576,16 +592,6 @@ impl Sender {
         let idle = self.filled + REPORT_INTERVAL * 3600;
         let due = [self.next_burst, self.next_report].into_iter().flatten().min();
         SenderOutput::Timeout(due.unwrap_or(idle))
-    }
-}
-
-/// The value of the orientation extension (3GPP TS 26.114 section 7.4.5): clockwise quarter turns.
-fn orientation(rotation: Rotation) -> u8 {
-    match rotation {
-        Rotation::None => 0,
-        Rotation::Cw90 => 1,
-        Rotation::Cw180 => 2,
-        Rotation::Cw270 => 3,
     }
 }
 

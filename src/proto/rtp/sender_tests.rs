@@ -5,7 +5,7 @@ use rand::rngs::StdRng;
 use super::*;
 use crate::base::clock::Clock;
 use crate::media::time::Timestamp;
-use crate::media::track::{Colour, VideoParams};
+use crate::media::track::{Colour, Rotation, VideoParams};
 use crate::proto::rtp::header::RtpPacket;
 use crate::proto::rtp::rtcp::{ReportBlock, RtcpWriter};
 
@@ -323,7 +323,7 @@ fn reports_put_sound_and_pictures_together_as_the_stream_has_them() {
 #[test]
 fn packets_are_numbered_as_they_leave_and_a_way_that_holds_them_back_is_found_by_when_they_arrived() {
     let clock = Clock::manual();
-    let mut agreed = track(false);
+    let mut agreed = track(true);
     agreed.extensions.transport_wide = Some(3);
     let settings = SenderSettings { cname: "name".into(), video: Some(agreed), audio: None };
     let sender = Sender::new(settings, &mut StdRng::seed_from_u64(1), clock.now());
@@ -347,7 +347,8 @@ fn packets_are_numbered_as_they_leave_and_a_way_that_holds_them_back_is_found_by
             sending.hear(|writer| writer.nack(9, SSRC, &[again]));
             let (repeated, _) = sending.drain();
             let repeated = RtpPacket::parse(&repeated[0]).unwrap();
-            assert_eq!((repeated.sequence, repeated.extension(3).unwrap()), (again, &next.to_be_bytes()[..]));
+            assert_eq!((repeated.ssrc, repeated.extension(3).unwrap()), (RTX, &next.to_be_bytes()[..]));
+            assert_eq!(repeated.payload[..2], again.to_be_bytes());
             next += 1;
         }
         sending.clock.advance(Duration::from_micros(33_333));
@@ -366,6 +367,52 @@ fn packets_are_numbered_as_they_leave_and_a_way_that_holds_them_back_is_found_by
     assert!(stats.is_short && stats.dropped > 0, "{stats:?}");
     let (needs, has) = sending.told[0];
     assert!(needs > 1_500_000 && (300_000..1_200_000).contains(&has), "{needs} of {has}");
+}
+
+/// AES-GCM gives the key of its tags away when two different packets are encrypted under one number (RFC 7714 section 15.1).
+#[test]
+fn a_packet_that_is_repeated_under_its_own_number_is_the_same_to_the_last_bit() {
+    let clock = Clock::manual();
+    let mut agreed = track(false);
+    agreed.extensions.transport_wide = Some(3);
+    let settings = SenderSettings { cname: "name".into(), video: Some(agreed), audio: None };
+    let sender = Sender::new(settings, &mut StdRng::seed_from_u64(1), clock.now());
+    let mut sending = Sending { clock, sender, pictures: 0, wanted: 0, told: vec![], rtcp: vec![] };
+    let mut sent = Vec::new();
+    for n in 0..10 {
+        sending.picture(n == 0, 3000);
+        sent.extend(sending.drain().0);
+        sending.clock.advance(Duration::from_millis(33));
+    }
+    let again: Vec<u16> = sent.iter().map(|packet| RtpPacket::parse(packet).unwrap().sequence).collect();
+    sending.hear(|writer| writer.nack(9, SSRC, &again));
+    assert_eq!(sending.drain().0, sent);
+}
+
+#[test]
+fn repetitions_have_a_bound_that_grows_with_what_is_sent() {
+    let mut sending = Sending::new(true);
+    let mut sent = Vec::new();
+    let mut repeated_bytes = 0;
+    for n in 0..60 {
+        sending.picture(n == 0, 20_000);
+        sending.clock.advance(Duration::from_millis(33));
+        sending.sender.handle_timeout(sending.clock.now());
+        let (packets, _) = sending.drain();
+        sent.extend(packets.iter().filter(|packet| RtpPacket::parse(packet).unwrap().ssrc == SSRC).cloned());
+        repeated_bytes += packets
+            .iter()
+            .filter(|packet| RtpPacket::parse(packet).unwrap().ssrc == RTX)
+            .map(Bytes::len)
+            .sum::<usize>();
+        // Everything is asked for again and again.
+        let newest: Vec<u16> =
+            sent.iter().rev().take(200).map(|p| RtpPacket::parse(p).unwrap().sequence).collect();
+        sending.hear(|writer| writer.nack(9, SSRC, &newest));
+    }
+    let sent_bytes: usize = sent.iter().map(Bytes::len).sum();
+    assert!(repeated_bytes > sent_bytes / 3, "{repeated_bytes} of {sent_bytes}");
+    assert!(repeated_bytes < sent_bytes / 2 + 150_000, "{repeated_bytes} of {sent_bytes}");
 }
 
 /// Feedback about one packet that arrived at so many quarters of a millisecond.

@@ -104,11 +104,7 @@ mod tests {
         }
         assert_eq!((history.kept.len(), history.first), (PACKETS_MAX, 10));
         for sequence in 0..4_u64 {
-            history.push(
-                clock.now(),
-                PACKETS_MAX as u64 + 10 + sequence,
-                packet(vec![0; BYTES_MAX / 3]),
-            );
+            history.push(clock.now(), PACKETS_MAX as u64 + 10 + sequence, packet(vec![0; BYTES_MAX / 3]));
         }
         assert!(history.bytes <= BYTES_MAX && history.kept.len() == 3, "{}", history.kept.len());
         clock.advance(AGE_MAX * 2);

@@ -5,6 +5,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use webrtc_util::marshal::Marshal as _;
 
+use crate::media::track::Rotation;
 use crate::proto::rtp::header::RtpPacket;
 use crate::proto::rtp::payload::{Packet, Payload};
 use crate::proto::rtp::rtcp::RtcpWriter;
@@ -27,12 +28,12 @@ pub struct SendExtensions {
 const NUMBER_AT: std::ops::Range<usize> = 17..19;
 
 /// The same packet with its transport-wide number, which is known only when it leaves.
-pub(super) fn numbered(packet: &Bytes, number: u16) -> Bytes {
-    let mut packet = BytesMut::from(&packet[..]);
-    if let Some(place) = packet.get_mut(NUMBER_AT) {
+pub(super) fn numbered(packet: Packet, number: u16) -> Packet {
+    let mut header = BytesMut::from(packet.header);
+    if let Some(place) = header.get_mut(NUMBER_AT) {
         place.copy_from_slice(&number.to_be_bytes());
     }
-    packet.freeze()
+    Packet { header: header.freeze(), payload: packet.payload }
 }
 
 /// One payload on its way.
@@ -120,6 +121,16 @@ impl Outgoing {
         writer.sender_report(self.ssrc, ntp, rtp_time, (self.packets, self.payload_bytes), &[]);
         writer.canonical_name(self.ssrc, cname);
         Some(writer.finish())
+    }
+}
+
+/// The value of the orientation extension (3GPP TS 26.114 section 7.4.5): clockwise quarter turns.
+pub(super) fn orientation(rotation: Rotation) -> u8 {
+    match rotation {
+        Rotation::None => 0,
+        Rotation::Cw90 => 1,
+        Rotation::Cw180 => 2,
+        Rotation::Cw270 => 3,
     }
 }
 
