@@ -20,6 +20,17 @@ pub fn rotation(value: &[u8]) -> Option<Rotation> {
     })
 }
 
+/// The extension's value for a rotation.
+#[must_use]
+pub fn value(rotation: Rotation) -> u8 {
+    match rotation {
+        Rotation::None => 0,
+        Rotation::Cw90 => 1,
+        Rotation::Cw180 => 2,
+        Rotation::Cw270 => 3,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -29,5 +40,8 @@ mod tests {
         assert_eq!(rotation(&[0b0000_1101]), Some(Rotation::Cw90));
         assert_eq!(rotation(&[0b0000_0011]), Some(Rotation::Cw270));
         assert_eq!(rotation(&[]), None);
+        for turned in [Rotation::None, Rotation::Cw90, Rotation::Cw180, Rotation::Cw270] {
+            assert_eq!(rotation(&[value(turned)]), Some(turned));
+        }
     }
 }

@@ -1,11 +1,14 @@
 //! H.264 into RTP payloads (RFC 6184, packetization mode 1): single NAL unit packets, FU-A for large ones, and the
-//! parameter sets in a STAP-A before an IDR picture.
+//! parameter sets in a STAP-A before an IDR picture, and before any other with which they change.
+
+use std::sync::Arc;
 
 use bytes::Bytes;
 use webrtc_util::marshal::Marshal as _;
 
 use super::payload::Payload;
 use crate::media::h264::framing::{FramingError, avcc_units};
+use crate::media::track::VideoParams;
 use crate::media::unit::AccessUnit;
 
 /// Payload bytes that pass everywhere: an IPv6 path of 1280 bytes less the headers of IP, UDP, RTP with extensions,
@@ -17,6 +20,28 @@ const LAST_EXTENSION_BYTES: usize = 4;
 
 const STAP_A: u8 = 24;
 const FU_A: u8 = 28;
+
+/// Cuts the pictures of one stream for one receiver, and knows which parameter sets it has.
+#[derive(Debug, Default)]
+pub struct H264Packer {
+    told: Option<Arc<VideoParams>>,
+}
+
+impl H264Packer {
+    /// As [`cut`]; parameter sets go before a picture, too, with which they differ from those sent before. Picture parameter sets may
+    /// come and change at any picture (H.264 7.4.1.2.1).
+    ///
+    /// # Errors
+    /// As [`cut`].
+    pub fn cut(&mut self, unit: &AccessUnit, payload_bytes_max: usize) -> Result<Vec<Payload>, FramingError> {
+        let is_told =
+            |told: &Arc<VideoParams>| Arc::ptr_eq(told, &unit.params) || told.codec == unit.params.codec;
+        let needs_sets = unit.key || !self.told.as_ref().is_some_and(is_told);
+        let payloads = cut_behind_sets(unit, needs_sets, payload_bytes_max)?;
+        self.told = Some(unit.params.clone());
+        Ok(payloads)
+    }
+}
 
 /// [`cut`], with the bytes of each payload in one piece.
 ///
@@ -35,11 +60,17 @@ pub fn pack(unit: &AccessUnit, payload_bytes_max: usize) -> Result<Vec<Vec<u8>>,
 /// # Panics
 /// Never; a `payload_bytes_max` below 16 counts as 16, one above 65535 as that.
 pub fn cut(unit: &AccessUnit, payload_bytes_max: usize) -> Result<Vec<Payload>, FramingError> {
+    cut_behind_sets(unit, unit.key, payload_bytes_max)
+}
+
+fn cut_behind_sets(
+    unit: &AccessUnit,
+    needs_sets: bool,
+    payload_bytes_max: usize,
+) -> Result<Vec<Payload>, FramingError> {
     let most = payload_bytes_max.clamp(16, usize::from(u16::MAX));
     let mut payloads = Vec::with_capacity(unit.data.len() / most + 2);
-    if unit.key
-        && let Some((sps, pps)) = unit.params.codec.h264_sets()
-    {
+    if needs_sets && let Some((sps, pps)) = unit.params.codec.h264_sets() {
         let sets: Vec<Bytes> = sps.iter().chain(pps).cloned().collect();
         pack_together(&sets, most, &mut payloads);
     }

@@ -8,6 +8,7 @@ mod bandwidth;
 mod history;
 mod outgoing;
 mod repeats;
+mod stats;
 mod timeline;
 
 use std::collections::{HashMap, VecDeque};
@@ -20,10 +21,12 @@ use self::arrivals::Arrivals;
 use self::bandwidth::{Bandwidth, Rate};
 use self::history::History;
 pub use self::outgoing::SendExtensions;
-use self::outgoing::{Outgoing, Piece, numbered, orientation};
+use self::outgoing::{Outgoing, Piece, numbered};
 use self::repeats::Repeats;
+pub use self::stats::SenderStats;
 use self::timeline::Timeline;
-use super::pack_h264::{self, PAYLOAD_BYTES_MAX};
+use super::orientation;
+use super::pack_h264::{H264Packer, PAYLOAD_BYTES_MAX};
 use super::pack_vp8::Vp8Packer;
 use super::payload::{Packet, Payload};
 use super::rtcp::{self, RtcpError, RtcpPacket};
@@ -77,37 +80,6 @@ pub enum SenderOutput {
     Timeout(Instant),
 }
 
-/// Counts of one [`Sender`].
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct SenderStats {
-    /// Packets sent, without repetitions.
-    pub packets: u64,
-    /// Bytes of all packets, before encryption.
-    pub bytes: u64,
-    /// Those of pictures among them, without repetitions.
-    pub video_bytes: u64,
-    /// The viewer's network carries less than the stream needs.
-    pub is_short: bool,
-    /// Packets sent again.
-    pub repeated: u64,
-    /// Sequence numbers that the viewer asked for again.
-    pub nacks: u64,
-    /// Keyframes that it asked for.
-    pub keyframe_requests: u64,
-    /// Pictures sent.
-    pub pictures: u64,
-    /// Pictures left out, because the viewer could not keep up.
-    pub dropped: u64,
-    /// Units that could not be cut into packets.
-    pub unusable: u64,
-    /// Newest round-trip time.
-    pub rtt: Option<Duration>,
-    /// The newest share of lost video packets, in 256ths.
-    pub fraction_lost: u8,
-    /// The newest estimate of the viewer, in bits a second.
-    pub remb_bps: Option<u64>,
-}
-
 /// Time between two reports (RFC 3550 section 6.2 allows less for a session of two, browsers send one a second).
 const REPORT_INTERVAL: Duration = Duration::from_secs(1);
 /// Repetitions are not sent twice within this, before the round-trip time is known.
@@ -146,6 +118,7 @@ struct Video {
     out: Outgoing,
     timeline: Timeline,
     rtx: Option<Outgoing>,
+    h264: H264Packer,
     vp8: Vp8Packer,
     history: History,
     /// Pictures that wait, the first of which may be partly sent.
@@ -209,6 +182,7 @@ impl Sender {
             }),
             out: Outgoing::new(track.ssrc, track.payload_type, track.extensions, random.random()),
             timeline: Timeline::new(VIDEO_TIMESCALE, random.random(), now),
+            h264: H264Packer::default(),
             vp8: Vp8Packer::new(random.random()),
             history: History::default(),
             queue: VecDeque::new(),
@@ -275,7 +249,7 @@ impl Sender {
             return;
         }
         let payloads = match &unit.params.codec {
-            VideoCodec::H264 { .. } => pack_h264::cut(unit, PAYLOAD_BYTES_MAX).ok(),
+            VideoCodec::H264 { .. } => video.h264.cut(unit, PAYLOAD_BYTES_MAX).ok(),
             VideoCodec::Vp8 => Some(video.vp8.cut(&unit.data, PAYLOAD_BYTES_MAX)),
         };
         let Some(payloads) = payloads.filter(|payloads| !payloads.is_empty()) else {
@@ -289,7 +263,7 @@ impl Sender {
         } else {
             video.timeline.next(unit.pts, unit.arrived)
         };
-        let orientation = orientation(unit.params.rotation);
+        let orientation = orientation::value(unit.params.rotation);
         let last = payloads.len() - 1;
         video.queue_bytes += payloads.iter().map(Payload::len).sum::<usize>();
         let pieces = payloads.into_iter().enumerate().map(|(position, payload)| Piece {

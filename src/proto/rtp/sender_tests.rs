@@ -423,3 +423,43 @@ fn transport_wide_message(number: u16, ticks: u64) -> Vec<u8> {
     message.extend([0x20, 1, (ticks % 256) as u8, 0]);
     message
 }
+
+#[test]
+fn parameter_sets_go_before_each_keyframe_and_before_any_picture_with_which_they_change() {
+    let mut packer = H264Packer::default();
+    let clock = Clock::manual();
+    let slice = Bytes::from_static(&[0, 0, 0, 2, 0x41, 9]);
+    let mut cut = |key: bool, pps: &'static [u8]| {
+        let codec = VideoCodec::H264 {
+            sps: vec![Bytes::from_static(&[0x67, 1])],
+            pps: vec![Bytes::from_static(pps)],
+        };
+        let params = VideoParams {
+            codec,
+            width: 16,
+            height: 16,
+            sample_aspect_ratio: (1, 1),
+            colour: Colour::unsaid(16, 16),
+            rotation: Rotation::None,
+        };
+        let unit = AccessUnit {
+            seq: 0,
+            arrived: clock.now(),
+            pts: Timestamp::video(0),
+            dts: Timestamp::video(0),
+            key,
+            disposable: false,
+            bidirectional: false,
+            hidden: false,
+            params: std::sync::Arc::new(params),
+            data: slice.clone(),
+        };
+        let payloads = packer.cut(&unit, PAYLOAD_BYTES_MAX).unwrap();
+        payloads.iter().map(|payload| payload.to_vec()[0] & 31).collect::<Vec<_>>()
+    };
+    assert_eq!(cut(true, &[0x68, 1]), [24, 1]);
+    assert_eq!(cut(false, &[0x68, 1]), [1]);
+    assert_eq!(cut(false, &[0x68, 2]), [24, 1]);
+    assert_eq!(cut(false, &[0x68, 2]), [1]);
+    assert_eq!(cut(true, &[0x68, 2]), [24, 1]);
+}

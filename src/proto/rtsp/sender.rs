@@ -11,9 +11,10 @@ use super::server::FirstPacket;
 use crate::media::time::Timestamp;
 use crate::media::track::{AudioCodec, VideoCodec};
 use crate::media::unit::{AccessUnit, AudioFrame, MediaUnit};
+use crate::proto::rtp::aac;
+use crate::proto::rtp::pack_h264::H264Packer;
 use crate::proto::rtp::pack_vp8::Vp8Packer;
 use crate::proto::rtp::rtcp::RtcpWriter;
-use crate::proto::rtp::{aac, pack_h264};
 
 /// Payload bytes of one packet: with the headers of RTP, UDP and IPv6 it fits an Ethernet frame with some room for tunnels.
 const PAYLOAD_BYTES_MAX: usize = 1372;
@@ -61,7 +62,7 @@ struct Sending {
 
 #[derive(Debug)]
 enum Packer {
-    H264,
+    H264(H264Packer),
     Vp8(Vp8Packer),
     Aac,
     /// One payload is one frame.
@@ -101,7 +102,7 @@ impl MediaSender {
         let wanted = self.tracks.iter().enumerate().filter(|(_, track)| track.wanted);
         let first = wanted.map(|(place, track)| {
             let pts = match track.packer {
-                Packer::H264 | Packer::Vp8(_) => video.map(|unit| unit.pts),
+                Packer::H264(_) | Packer::Vp8(_) => video.map(|unit| unit.pts),
                 _ => audio.map(|frame| frame.pts),
             };
             FirstPacket {
@@ -130,7 +131,7 @@ impl MediaSender {
         let fits = |track: &Sending| {
             matches!(
                 (&track.packer, &unit.params.codec),
-                (Packer::H264, VideoCodec::H264 { .. }) | (Packer::Vp8(_), VideoCodec::Vp8)
+                (Packer::H264(_), VideoCodec::H264 { .. }) | (Packer::Vp8(_), VideoCodec::Vp8)
             )
         };
         let Some(place) = self.tracks.iter().position(|track| track.wanted && fits(track)) else { return };
@@ -149,7 +150,10 @@ impl MediaSender {
         }
         let payloads = match self.tracks.get_mut(place).map(|track| &mut track.packer) {
             // Lengths that do not add up cannot come out of the hub; nothing is sent of such a unit.
-            Some(Packer::H264) => pack_h264::pack(unit, PAYLOAD_BYTES_MAX).unwrap_or_default(),
+            Some(Packer::H264(packer)) => {
+                let payloads = packer.cut(unit, PAYLOAD_BYTES_MAX).unwrap_or_default();
+                payloads.iter().map(|payload| payload.to_vec()).collect()
+            }
             Some(Packer::Vp8(packer)) => packer.pack(&unit.data, PAYLOAD_BYTES_MAX),
             _ => return,
         };
@@ -285,7 +289,7 @@ impl MediaSender {
 impl Sending {
     fn new(track: &Track, wanted: bool, random: &mut impl Rng) -> Self {
         let packer = match &track.payload {
-            Payload::H264 { .. } => Packer::H264,
+            Payload::H264 { .. } => Packer::H264(H264Packer::default()),
             Payload::Vp8 => Packer::Vp8(Vp8Packer::new(random.random())),
             Payload::Aac { .. } => Packer::Aac,
             Payload::Opus | Payload::Pcma | Payload::Pcmu => Packer::Whole(track.payload.clone()),
@@ -307,7 +311,7 @@ impl Sending {
     }
 
     fn is_video(&self) -> bool {
-        matches!(self.packer, Packer::H264 | Packer::Vp8(_))
+        matches!(self.packer, Packer::H264(_) | Packer::Vp8(_))
     }
 
     fn rtp_time(&self, pts: Timestamp) -> u32 {

@@ -5,7 +5,6 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use webrtc_util::marshal::Marshal as _;
 
-use crate::media::track::Rotation;
 use crate::proto::rtp::header::RtpPacket;
 use crate::proto::rtp::payload::{Packet, Payload};
 use crate::proto::rtp::rtcp::RtcpWriter;
@@ -121,16 +120,6 @@ impl Outgoing {
         writer.sender_report(self.ssrc, ntp, rtp_time, (self.packets, self.payload_bytes), &[]);
         writer.canonical_name(self.ssrc, cname);
         Some(writer.finish())
-    }
-}
-
-/// The value of the orientation extension (3GPP TS 26.114 section 7.4.5): clockwise quarter turns.
-pub(super) fn orientation(rotation: Rotation) -> u8 {
-    match rotation {
-        Rotation::None => 0,
-        Rotation::Cw90 => 1,
-        Rotation::Cw180 => 2,
-        Rotation::Cw270 => 3,
     }
 }
 
