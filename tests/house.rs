@@ -197,6 +197,7 @@ const DOORS: &[(&str, &[&str])] = &[
             "src/base/",
             "src/services/auto/store.rs",
             "src/services/record/",
+            "src/services/folder.rs",
             "src/services/retention.rs",
             "src/services/vod/",
             "src/edge/web/files.rs",

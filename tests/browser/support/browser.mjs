@@ -11,9 +11,8 @@ export const noBrowser = existsSync(CHROMIUM) ? false : `no Chromium at ${CHROMI
  * @param {object} options
  * @param {string} [options.camera] File that the fake camera shows.
  * @param {boolean} [options.deny] The camera question is answered with no.
- * @param {boolean} [options.strictAutoplay] Sound waits for the reader to do something, as outside of tests.
  */
-export function launch({ camera, deny = false, strictAutoplay = false } = {}) {
+export function launch({ camera, deny = false } = {}) {
   return chromium.launch({
     executablePath: CHROMIUM,
     headless: true,
@@ -21,7 +20,7 @@ export function launch({ camera, deny = false, strictAutoplay = false } = {}) {
       "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync",
       "--use-fake-device-for-media-stream",
       deny ? "--use-fake-ui-for-media-stream=deny" : "--use-fake-ui-for-media-stream",
-      `--autoplay-policy=${strictAutoplay ? "document-user-activation-required" : "no-user-gesture-required"}`,
+      "--autoplay-policy=no-user-gesture-required",
       ...(camera ? [`--use-file-for-fake-video-capture=${camera}`] : []),
     ],
   });
