@@ -6,6 +6,7 @@
 mod arrivals;
 mod bandwidth;
 mod history;
+mod loss;
 mod outgoing;
 mod repeats;
 mod stats;
@@ -20,6 +21,7 @@ use rand::Rng as _;
 use self::arrivals::Arrivals;
 use self::bandwidth::{Bandwidth, Rate};
 use self::history::History;
+use self::loss::Losses;
 pub use self::outgoing::SendExtensions;
 use self::outgoing::{Outgoing, Piece, numbered};
 use self::repeats::Repeats;
@@ -160,6 +162,7 @@ pub struct Sender {
     sound_offset_ns: Option<i64>,
     keyframe_wanted: Option<Instant>,
     bandwidth: Bandwidth,
+    losses: Losses,
     /// Where packets are numbered across sources.
     arrivals: Option<Arrivals>,
     bandwidth_told: Option<Instant>,
@@ -208,6 +211,7 @@ impl Sender {
             sound_offset_ns: None,
             keyframe_wanted: None,
             bandwidth: Bandwidth::default(),
+            losses: Losses::default(),
             arrivals: is_numbered.then(|| Arrivals::new(now)),
             bandwidth_told: None,
             sent: Rate::default(),
@@ -423,10 +427,12 @@ impl Sender {
                 RtcpPacket::ReceiverReport { blocks, .. } | RtcpPacket::SenderReport { blocks, .. } => {
                     for block in blocks {
                         self.note_round_trip(now, block.last_sr, block.delay_since_last_sr);
-                        if Some(block.ssrc) == video_ssrc {
-                            self.stats.fraction_lost = block.fraction_lost;
+                        if Some(block.ssrc) == video_ssrc
+                            && let Some(fraction_lost) = self.losses.on_report(now, &block)
+                        {
+                            self.stats.fraction_lost = fraction_lost;
                             let (sent, wanted) = (self.sent.bps(now), self.wanted.bps(now));
-                            self.bandwidth.on_loss(now, block.fraction_lost, sent, wanted);
+                            self.bandwidth.on_loss(now, fraction_lost, sent, wanted);
                         }
                     }
                 }

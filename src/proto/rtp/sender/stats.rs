@@ -1,4 +1,4 @@
-//! What a sender counts.
+//! What is counted of a sender.
 
 use std::time::Duration;
 
@@ -27,7 +27,7 @@ pub struct SenderStats {
     pub unusable: u64,
     /// Newest round-trip time.
     pub rtt: Option<Duration>,
-    /// The newest share of lost video packets, in 256ths.
+    /// The share of video packets that was lost in the last second or so, in 256ths.
     pub fraction_lost: u8,
     /// The newest estimate of the viewer, in bits a second.
     pub remb_bps: Option<u64>,
