@@ -186,7 +186,7 @@ const DOORS: &[(&str, &[&str])] = &[
     ("ropus", &["src/services/audio"]),
     ("rubato", &["src/services/audio"]),
     ("rouille", &["src/edge/http", "src/edge/rest", "src/edge/web", "src/edge/whip"]),
-    ("ring", &["src/proto/srtp/"]),
+    ("ring", &["src/edge/tls", "src/proto/srtp/"]),
     ("rtp", &["src/proto/rtp/"]),
     ("rtsp_types", &["src/proto/rtsp/message.rs"]),
     ("rust_embed", &["src/edge/web"]),
