@@ -196,6 +196,7 @@ const DOORS: &[(&str, &[&str])] = &[
         &[
             "src/base/",
             "src/services/auto/store.rs",
+            "src/services/folder.rs",
             "src/services/record/",
             "src/services/folder.rs",
             "src/services/retention.rs",
