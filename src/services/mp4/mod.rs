@@ -18,9 +18,7 @@ mod write;
 pub use boxes::{BoxHead, ReadAt};
 pub use entry::{EntryCodec, OPUS_PRE_SKIP};
 pub use movie::{Edit, Entry, Movie, Sample, Track, TrackKind};
-pub(in crate::services) use write::{
-    FRAGMENT_HEAD, FragmentSample, FragmentTrack, NewTrack, fragment, head, index,
-};
+pub(in crate::services) use write::{FragmentSample, FragmentTrack, NewTrack, fragment, head, index};
 
 /// Most bytes of a file's index (`moov`): tables of some ten million samples.
 pub const MOOV_BYTES_MAX: u64 = 64 << 20;

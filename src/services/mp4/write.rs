@@ -15,7 +15,7 @@ use super::{Entry, Movie, Mp4Error, Track, TrackKind};
 use crate::media::track::Rotation;
 
 /// Bytes of the head of a fragment's `mdat`, and of the large one that stands before all of them in the end.
-pub(in crate::services) const FRAGMENT_HEAD: usize = 8;
+const FRAGMENT_HEAD: usize = 8;
 
 /// Ticks a second of the movie's own clock.
 pub(super) const MOVIE_TIMESCALE: NonZeroU32 = NonZeroU32::new(90_000).unwrap();

@@ -28,8 +28,8 @@ use super::sample::{AudioSample, VideoSample};
 use crate::media::time::VIDEO_TIMESCALE;
 use crate::media::track::{AudioParams, Rotation, VideoParams};
 use crate::services::mp4::{
-    Entry, FRAGMENT_HEAD, FragmentSample, FragmentTrack, Movie, Mp4Error, NewTrack, OPUS_PRE_SKIP,
-    ReadAt as _, TrackKind, fragment, head, index,
+    Entry, FragmentSample, FragmentTrack, Movie, Mp4Error, NewTrack, OPUS_PRE_SKIP, ReadAt as _, TrackKind,
+    fragment, head, index,
 };
 
 /// Where the first fragment begins: the room before it holds the index of some minutes. It is a hole in the file until then.
@@ -41,6 +41,8 @@ const OUTER_HEAD: u64 = 16;
 /// Room is inserted in multiples of this: no file system in use has larger blocks.
 const INSERT_STEP: u64 = 64 * 1024;
 /// Track numbers.
+/// Bytes of a small box's head: its length and its type.
+const BOX_HEAD_BYTES: usize = 8;
 const VIDEO_ID: u32 = 1;
 const AUDIO_ID: u32 = 2;
 
@@ -261,11 +263,13 @@ impl Mp4File {
             })
             .collect();
         let mut bytes = fragment(self.sequence, &parts)?;
-        debug_assert!(bytes.len() > FRAGMENT_HEAD);
         bytes.reserve(waiting.iter().flat_map(|track| &track.data).map(Bytes::len).sum());
         waiting.iter().flat_map(|track| &track.data).for_each(|data| bytes.extend_from_slice(data));
-        // In one piece and behind all that is there: what is cut off here is this fragment alone.
-        self.file.write_all_at(&bytes, self.end)?;
+        // A process that is killed leaves a large write cut off in its middle. So the head of the first box goes last: without it
+        // there is a box of no type that reaches to the end of the file (ISO/IEC 14496-12 section 4.2), which all readers pass over.
+        let (head, rest) = bytes.split_at(BOX_HEAD_BYTES);
+        self.file.write_all_at(rest, self.end + BOX_HEAD_BYTES as u64)?;
+        self.file.write_all_at(head, self.end)?;
         self.end += bytes.len() as u64;
         for track in [&mut self.video, &mut self.audio].into_iter().flatten() {
             track.samples.clear();
