@@ -33,7 +33,7 @@ use crate::services::record::RecordService;
 use crate::services::snapshot::{SnapshotService, Snapshots};
 use crate::services::test_card::{CardError, DemoPublisher};
 use crate::services::transcode::Renditions;
-use crate::services::vod::Vods;
+use crate::services::vod::{FilePictureService, Vods};
 
 /// Why the server does not start.
 #[derive(Debug, thiserror::Error)]
@@ -177,6 +177,7 @@ pub struct App {
     whip: Option<Arc<Whip>>,
     pulls: Option<Pulls>,
     vods: Option<Vods>,
+    file_pictures: Option<FilePictureService>,
     rtc: Option<RtcService>,
     doors: Vec<Door>,
     /// What is spoken, the name, the port.
@@ -217,6 +218,7 @@ impl App {
             whip: None,
             pulls: None,
             vods: None,
+            file_pictures: None,
             rtc: None,
             doors: Vec::new(),
             acceptors: Vec::new(),
@@ -273,6 +275,14 @@ impl App {
         self.pulls = Some(pulls.clone());
         let vods = Vods::new(settings::vods(config), self.registry.clone(), self.clock.clone());
         self.vods = Some(vods.clone());
+        let file_pictures = FilePictureService::start(
+            settings::file_pictures(config),
+            self.clock.clone(),
+            self.metrics.clone(),
+        )
+        .map_err(|source| StartError::Service { what: "pictures of files", source })?;
+        let pictures_of_files = file_pictures.handle();
+        self.file_pictures = Some(file_pictures);
         let rtsp = RtspService::new(
             settings::rtsp(config),
             media_ports.clone(),
@@ -307,6 +317,7 @@ impl App {
         )
         .with_pulls(pulls)
         .with_vods(vods)
+        .with_file_pictures(pictures_of_files)
         .with_connections(ws.connected());
         if let Some(recordings) = &recordings {
             rest = rest.with_recordings(recordings.clone());
@@ -455,6 +466,9 @@ impl App {
             note(recordings.stop(), "recordings");
         }
         note(self.snapshots.stop(left().min(SNAPSHOTS_STOP_LIMIT)), "snapshots");
+        if let Some(pictures) = self.file_pictures.take() {
+            note(pictures.stop(left().min(SNAPSHOTS_STOP_LIMIT)), "pictures of files");
+        }
         // Last, so that whoever waits for a picture hears why there is none.
         http.iter_mut().for_each(|(_, _, acceptor)| acceptor.begin_stop());
         for (_, name, acceptor) in http {

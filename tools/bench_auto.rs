@@ -17,7 +17,7 @@ use stillcast::media::unit::AccessUnit;
 use stillcast::services::auto::{AutoSettings, AutoSnapshots, Naming};
 use stillcast::services::colour::to_rgb;
 use stillcast::services::decode::StreamDecoder;
-use stillcast::services::png::{PngText, encode};
+use stillcast::services::png::{Origin, PngText, encode};
 use stillcast::services::test_card::{CardEncoder, CardSettings};
 
 const RATE: u64 = 30;
@@ -60,8 +60,7 @@ fn alone(units: &[AccessUnit], clock: &Clock) -> Result<(f64, usize), Failure> {
         if let Some(picture) = decoder.step(unit, true)? {
             let text = PngText {
                 stream_name: "bench",
-                captured: clock.wall(),
-                epoch: 0,
+                origin: Origin::Stream { captured: clock.wall(), epoch: 0 },
                 sample_aspect_ratio: (1, 1),
             };
             std::hint::black_box(encode(&to_rgb(&picture), &text)?);

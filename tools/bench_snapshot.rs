@@ -25,7 +25,7 @@ use stillcast::media::unit::AccessUnit;
 use stillcast::media::vp8::FrameUnits;
 use stillcast::services::colour;
 use stillcast::services::decode::{StreamDecoder, decoder_has_assembly};
-use stillcast::services::png::{self, PngText};
+use stillcast::services::png::{self, Origin, PngText};
 use stillcast::services::snapshot::{SnapshotRequest, SnapshotService, SnapshotSettings};
 use stillcast::services::test_card::TestCard;
 
@@ -370,7 +370,8 @@ fn publish(registry: &Registry) -> Result<Publisher> {
 }
 
 fn encode(rgb: &RgbPicture, captured: std::time::SystemTime) -> Vec<u8> {
-    let text = PngText { stream_name: "bench", captured, epoch: 1, sample_aspect_ratio: (1, 1) };
+    let origin = Origin::Stream { captured, epoch: 1 };
+    let text = PngText { stream_name: "bench", origin, sample_aspect_ratio: (1, 1) };
     png::encode(rgb, &text).unwrap_or_default()
 }
 

@@ -30,7 +30,7 @@ use crate::services::retention::Keep;
 use crate::services::snapshot::SnapshotSettings;
 use crate::services::test_card::{CardSettings, DemoSettings};
 use crate::services::transcode::TranscodeSettings;
-use crate::services::vod::VodSettings;
+use crate::services::vod::{FilePictureSettings, VodSettings};
 
 /// A number from the configuration in a narrower type; the table of keys keeps it far below the bound.
 fn narrow<T: TryFrom<u64> + Bounded>(number: u64) -> T {
@@ -297,6 +297,15 @@ pub(super) fn vods(config: &Config) -> VodSettings {
         live_loop: config.vod_live_loop,
         idle: config.vod_stream_timeout,
         files_max: narrow(config.streams_max),
+        pixels_max: pixels_max(config),
+    }
+}
+
+pub(super) fn file_pictures(config: &Config) -> FilePictureSettings {
+    FilePictureSettings {
+        media_dir: config.media_dir.clone(),
+        limit: config.snapshot_taking_interval,
+        threads: threads(config.snapshot_decoders),
         pixels_max: pixels_max(config),
     }
 }

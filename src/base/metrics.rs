@@ -69,6 +69,8 @@ pub struct Counts {
     pub snapshots_total: IntCounterVec,
     /// From request to picture, in seconds.
     pub snapshot_seconds: Histogram,
+    /// Pictures of files asked for, by `result` (`ok`, `not_found`, `timeout`, …).
+    pub file_pictures_total: IntCounterVec,
     /// Access units decoded.
     pub units_decoded_total: IntCounter,
     /// Decoding runs: one serves all who ask for the same moment.
@@ -157,6 +159,7 @@ impl Metrics {
             pulls_failed_total: counters("pulls_failed_total", "Attempts to pull that failed", "reason"),
             snapshots_total: counters("snapshots_total", "Snapshots asked for", "result"),
             snapshot_seconds,
+            file_pictures_total: counters("file_pictures_total", "Pictures of files asked for", "result"),
             units_decoded_total: counter("units_decoded_total", "Access units decoded"),
             decode_runs_total: counter("decode_runs_total", "Decoding runs"),
             pictures_encoded_total: counter("pictures_encoded_total", "Pictures encoded as PNG"),

@@ -1,6 +1,6 @@
 //! RGB pictures to PNG, with what is known of them: the one door to the PNG library.
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use png::chunk::ChunkType;
 use png::{BitDepth, ColorType, DeflateCompression, Filter, PixelDimensions, Unit};
@@ -14,12 +14,27 @@ use crate::media::picture::RgbPicture;
 pub struct PngText<'a> {
     /// The stream that it shows (`Title`).
     pub stream_name: &'a str,
-    /// When the picture's first byte reached the server (`Creation Time`, and `tIME` in whole seconds, both in UTC).
-    pub captured: SystemTime,
-    /// The publication that it belongs to (`Stream Epoch`).
-    pub epoch: u64,
+    /// Where it comes from.
+    pub origin: Origin,
     /// Width : height of one pixel; other than 1:1 it is told as `pHYs`.
     pub sample_aspect_ratio: (u16, u16),
+}
+
+/// Where a picture comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// A stream.
+    Stream {
+        /// When the picture's first byte reached the server (`Creation Time`, and `tIME` in whole seconds, both in UTC).
+        captured: SystemTime,
+        /// The publication that it belongs to (`Stream Epoch`).
+        epoch: u64,
+    },
+    /// A file, which does not tell when its pictures were taken.
+    File {
+        /// From which moment on it is shown, from the beginning of the file (`File Time`, in seconds).
+        at: Duration,
+    },
 }
 
 /// Why a picture did not become a PNG.
@@ -63,16 +78,32 @@ pub fn encode(picture: &RgbPicture, text: &PngText<'_>) -> Result<Vec<u8>, PngEr
         }
     };
     add("Title", text.stream_name)?;
-    add("Creation Time", &rfc3339_ms(text.captured))?;
-    add("Stream Epoch", &text.epoch.to_string())?;
+    let taken = match text.origin {
+        Origin::Stream { captured, epoch } => {
+            add("Creation Time", &rfc3339_ms(captured))?;
+            add("Stream Epoch", &epoch.to_string())?;
+            modification_time(captured)
+        }
+        Origin::File { at } => {
+            add("File Time", &seconds(at))?;
+            None
+        }
+    };
     add("Software", SOFTWARE)?;
     let mut writer = encoder.write_header()?;
-    if let Some(time) = modification_time(text.captured) {
+    if let Some(time) = taken {
         writer.write_chunk(ChunkType(*b"tIME"), &time)?;
     }
     writer.write_image_data(&picture.rgb)?;
     writer.finish()?;
     Ok(png)
+}
+
+/// A time in seconds with milliseconds: `12.480`. Rounded up, so that it lies within what begins then.
+#[must_use]
+pub fn seconds(time: Duration) -> String {
+    let ms = time.as_nanos().div_ceil(1_000_000);
+    format!("{}.{:03}", ms / 1000, ms % 1000)
 }
 
 /// A moment in UTC as RFC 3339 writes it, with milliseconds: `2026-03-01T12:00:00.250Z`.
@@ -93,7 +124,7 @@ fn modification_time(moment: SystemTime) -> Option<[u8; 7]> {
 #[cfg(test)]
 pub(crate) mod tests {
     use std::io::Cursor;
-    use std::time::{Duration, UNIX_EPOCH};
+    use std::time::UNIX_EPOCH;
 
     use super::*;
 
@@ -112,7 +143,8 @@ pub(crate) mod tests {
 
     fn text(stream_name: &str) -> PngText<'_> {
         let captured = UNIX_EPOCH + Duration::from_millis(1_772_366_400_250);
-        PngText { stream_name, captured, epoch: 1_772_366_000_001, sample_aspect_ratio: (64, 45) }
+        let origin = Origin::Stream { captured, epoch: 1_772_366_000_001 };
+        PngText { stream_name, origin, sample_aspect_ratio: (64, 45) }
     }
 
     #[test]
@@ -133,6 +165,22 @@ pub(crate) mod tests {
         assert_eq!((dims.xppu, dims.yppu), (45, 64), "wide pixels: fewer of them across");
         let at = png.windows(4).position(|bytes| bytes == b"tIME").unwrap();
         assert_eq!(png[at + 4..at + 11], [0x07, 0xea, 3, 1, 12, 0, 0]);
+    }
+
+    #[test]
+    fn a_picture_of_a_file_tells_its_moment_and_no_time_of_taking() {
+        let origin = Origin::File { at: Duration::from_micros(12_480_001) };
+        let png = encode(&picture(), &PngText { origin, ..text("a/film.mp4") }).unwrap();
+        let reader = png::Decoder::new(Cursor::new(&png)).read_info().unwrap();
+        let texts: Vec<_> = reader
+            .info()
+            .uncompressed_latin1_text
+            .iter()
+            .map(|t| (t.keyword.as_str(), t.text.as_str()))
+            .collect();
+        assert!(texts.contains(&("File Time", "12.481")), "{texts:?}");
+        assert!(texts.iter().all(|(keyword, _)| *keyword != "Creation Time"));
+        assert!(!png.windows(4).any(|bytes| bytes == b"tIME"));
     }
 
     #[test]

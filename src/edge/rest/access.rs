@@ -8,7 +8,8 @@ use sha2::{Digest as _, Sha256};
 /// Seconds for which a browser may remember the answer to its preflight.
 const PREFLIGHT_MAX_AGE_S: &str = "600";
 /// Our own header fields that a page of another origin may read.
-const EXPOSED: &str = "ETag, Location, Retry-After, X-Capture-Time, X-Frame-Age-Ms, X-Stream-Epoch";
+const EXPOSED: &str =
+    "ETag, Location, Retry-After, X-Capture-Time, X-File-Time, X-Frame-Age-Ms, X-Stream-Epoch";
 
 /// What a browser is told about pages of other origins (keys `rest_access_control_allow_*`).
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -10,6 +10,7 @@ use serde::Serialize;
 
 use crate::edge::http::{RequestError, reason};
 use crate::services::snapshot::SnapshotError;
+use crate::services::vod::FilePictureError;
 
 /// The package that clients find before the name of each exception.
 const EXCEPTION_PACKAGE: &str = "com.flashphoner.rest.server.exception";
@@ -134,10 +135,31 @@ impl ApiError {
         }
     }
 
+    /// A failed `GET /vod/….png`.
+    #[must_use]
+    pub fn file_picture(error: &FilePictureError) -> Self {
+        let message = error.to_string();
+        match error {
+            FilePictureError::Scale(_) => Self::bad_request(message),
+            FilePictureError::NotFound | FilePictureError::PastEnd(_) => Self::not_found(message),
+            FilePictureError::NoVideo => Self::conflict(message),
+            FilePictureError::Format => Self::unprocessable(message),
+            FilePictureError::Busy | FilePictureError::Stopping => Self::unavailable(message),
+            FilePictureError::Timeout => Self::new(504, message),
+            _ => Self::internal(message),
+        }
+    }
+
     /// The status code.
     #[must_use]
     pub fn status(&self) -> u16 {
         self.status
+    }
+
+    /// What the client is told.
+    #[must_use]
+    pub fn message(&self) -> &str {
+        &self.message
     }
 
     /// The response. `path` is the request's path without its query, `now` the wall clock.

@@ -35,7 +35,7 @@ use crate::edge::ws::Connected;
 use crate::hub::Registry;
 use crate::services::record::Recordings;
 use crate::services::snapshot::Snapshots;
-use crate::services::vod::Vods;
+use crate::services::vod::{FilePictures, Vods};
 
 /// Where the REST calls begin.
 const PREFIX: &str = "/rest-api/";
@@ -62,6 +62,7 @@ pub struct Rest {
     connected: Connected,
     pulls: Option<Pulls>,
     vods: Option<Vods>,
+    file_pictures: Option<FilePictures>,
     recordings: Option<Recordings>,
 }
 
@@ -84,6 +85,7 @@ impl Rest {
             connected: Connected::default(),
             pulls: None,
             vods: None,
+            file_pictures: None,
             recordings: None,
         }
     }
@@ -98,6 +100,12 @@ impl Rest {
     #[must_use]
     pub fn with_vods(self, vods: Vods) -> Self {
         Self { vods: Some(vods), ..self }
+    }
+
+    /// Also gives pictures of files.
+    #[must_use]
+    pub fn with_file_pictures(self, pictures: FilePictures) -> Self {
+        Self { file_pictures: Some(pictures), ..self }
     }
 
     /// Also answers the calls about recordings.
@@ -115,18 +123,16 @@ impl Rest {
     /// Whether [`Rest::handle`] answers requests for this path.
     #[must_use]
     pub fn serves(path: &str) -> bool {
-        [PREFIX, pictures::PREFIX, pictures::STILLS_PREFIX].iter().any(|prefix| path.starts_with(prefix))
+        path.starts_with(PREFIX) || pictures::Kind::of(path).is_some()
     }
 
     /// Answers a REST call or a picture request; waits for the picture.
     #[must_use]
     pub fn handle(&self, request: &Request) -> Response {
         self.guarded(request, |path| {
-            let is_still = path.starts_with(pictures::STILLS_PREFIX);
-            if is_still || path.starts_with(pictures::PREFIX) {
-                let take = if is_still { pictures::take_still } else { pictures::take };
+            if let Some(kind) = pictures::Kind::of(path) {
                 return match request.method() {
-                    "GET" | "HEAD" => take(&self.snapshots, request, &|| self.clock.now()),
+                    "GET" | "HEAD" => self.picture(kind, request),
                     _ => Err(ApiError::method_not_allowed("GET, HEAD, OPTIONS")),
                 };
             }
@@ -203,6 +209,19 @@ impl Rest {
     pub fn refuse(&self, error: RequestError, path: &str) -> Response {
         let unknown = Request::fake_http("GET", path, Vec::new(), Vec::new());
         self.settings.cors.apply(&unknown, self.fail(error.into(), path))
+    }
+
+    fn picture(&self, kind: pictures::Kind, request: &Request) -> Result<Response, ApiError> {
+        let now = || self.clock.now();
+        match kind {
+            pictures::Kind::Snapshot => pictures::take(&self.snapshots, request, &now),
+            pictures::Kind::Still => pictures::take_still(&self.snapshots, request, &now),
+            pictures::Kind::File => {
+                let pictures = self.file_pictures.as_ref();
+                let pictures = pictures.ok_or_else(|| ApiError::not_found("File not found"))?;
+                pictures::take_of_file(pictures, request)
+            }
+        }
     }
 
     /// The calls about recordings.

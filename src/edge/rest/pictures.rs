@@ -1,5 +1,5 @@
 //! Pictures by GET, for `<img>`, cameras pages and `curl`: `/snapshots/<stream name>.png` is the newest picture,
-//! `/stills/<stream name>.png` a small one of the newest keyframe.
+//! `/stills/<stream name>.png` a small one of the newest keyframe, `/vod/<file>.png?at=12.5` the one that a file shows then.
 
 use std::io::Cursor;
 use std::sync::Arc;
@@ -10,17 +10,41 @@ use rouille::{Request, Response, ResponseBody};
 
 use super::error::ApiError;
 use crate::edge::http::unless_known;
-use crate::services::png::rfc3339_ms;
+use crate::services::png::{rfc3339_ms, seconds};
 use crate::services::scale::SIDE_MAX;
 use crate::services::snapshot::{Fit, Scale, Snapshot, SnapshotRequest, Snapshots};
+use crate::services::vod::{FilePictureError, FilePictures};
 
 /// What stands before and after the stream name.
-pub(super) const PREFIX: &str = "/snapshots/";
+const PREFIX: &str = "/snapshots/";
 /// Likewise for stills.
-pub(super) const STILLS_PREFIX: &str = "/stills/";
+const STILLS_PREFIX: &str = "/stills/";
+/// Likewise for the name of a file, which may have folders in it.
+const FILES_PREFIX: &str = "/vod/";
 /// Width of a still whose caller names no size.
 const STILL_WIDTH: u32 = 320;
 const SUFFIX: &str = ".png";
+
+/// What is pictured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// A stream, now.
+    Snapshot,
+    /// The newest keyframe of a stream.
+    Still,
+    /// A file at a moment.
+    File,
+}
+
+impl Kind {
+    /// What a request for this path asks for; `None`: no picture.
+    pub(super) fn of(path: &str) -> Option<Self> {
+        [(PREFIX, Self::Snapshot), (STILLS_PREFIX, Self::Still), (FILES_PREFIX, Self::File)]
+            .into_iter()
+            .find(|(prefix, _)| path.starts_with(prefix))
+            .map(|(_, kind)| kind)
+    }
+}
 
 /// Takes the picture that the request's path and query name.
 pub(super) fn take(
@@ -32,14 +56,10 @@ pub(super) fn take(
     let max_age = wanted.max_age;
     let fit = wanted.scale.as_ref().map(|scale| scale.fit);
     let request_to_service =
-        SnapshotRequest { stream_name: wanted.stream_name, scale: wanted.scale, max_age, limit: None };
+        SnapshotRequest { stream_name: wanted.name, scale: wanted.scale, max_age, limit: None };
     let snapshot = snapshots.take(request_to_service).map_err(|error| ApiError::picture(&error))?;
     let age = snapshot.age(now());
-    let fit = match fit {
-        None => "",
-        Some(Fit::Contain) => "-contain",
-        Some(Fit::Cover) => "-cover",
-    };
+    let fit = fit_label(fit);
     let etag =
         format!("\"{:x}-{:x}-{}x{}{fit}\"", snapshot.epoch, snapshot.seq, snapshot.width, snapshot.height);
     Ok(unless_known(request, respond(snapshot, age, etag)))
@@ -53,7 +73,7 @@ pub(super) fn take_still(
 ) -> Result<Response, ApiError> {
     let wanted = Wanted::read(request, STILLS_PREFIX)?;
     let scale = wanted.scale.unwrap_or(Scale { width: Some(STILL_WIDTH), height: None, fit: Fit::Contain });
-    let source = snapshots.still_source(&wanted.stream_name).map_err(|error| ApiError::picture(&error))?;
+    let source = snapshots.still_source(&wanted.name).map_err(|error| ApiError::picture(&error))?;
     let etag = |epoch: u64, seq: u64| {
         let side = |side: Option<u32>| side.map_or_else(String::new, |side| side.to_string());
         let fit = if scale.fit == Fit::Cover { "-cover" } else { "" };
@@ -69,10 +89,78 @@ pub(super) fn take_still(
     Ok(unless_known(request, respond(still, age, etag)))
 }
 
+/// Takes the picture of a file that the request's path and query name. Who has it already costs no more than a look at the file.
+pub(super) fn take_of_file(pictures: &FilePictures, request: &Request) -> Result<Response, ApiError> {
+    // What cannot be a name names no file: nothing tells it from a file that is not there.
+    let wanted = Wanted::read(request, FILES_PREFIX).map_err(|error| match error.message() {
+        NOT_UTF_8 => ApiError::file_picture(&FilePictureError::NotFound),
+        _ => error,
+    })?;
+    let at = moment(request)?;
+    let failed = |error| ApiError::file_picture(&error);
+    let source = pictures.source(&wanted.name).map_err(failed)?;
+    let side = |side: Option<u32>| side.map_or_else(String::new, |side| side.to_string());
+    let sides = wanted.scale.map(|scale| format!("-{}x{}", side(scale.width), side(scale.height)));
+    let fit = fit_label(wanted.scale.map(|scale| scale.fit));
+    let etag =
+        format!("\"file-{:x}-{:x}{}{fit}\"", source.version(), at.as_nanos(), sides.unwrap_or_default());
+    let modified = httpdate::fmt_http_date(source.modified());
+    let dress = |response: Response| {
+        response
+            .with_additional_header("ETag", etag.clone())
+            // A file may be written to at any time: to be asked for again, which costs little where it was not.
+            .with_additional_header("Cache-Control", "no-cache")
+            .with_additional_header("Last-Modified", modified.clone())
+            .with_additional_header("Cross-Origin-Resource-Policy", "cross-origin")
+    };
+    let known = unless_known(request, dress(Response::text("")));
+    if known.status_code == 304 {
+        return Ok(known);
+    }
+    let picture = pictures.take(source, at, wanted.scale).map_err(failed)?;
+    let file_time = seconds(picture.at);
+    let length = picture.png.len();
+    let response = Response {
+        data: ResponseBody::from_reader_and_size(Cursor::new(picture.png.clone()), length),
+        ..Response::from_data("image/png", Vec::new())
+    };
+    Ok(dress(response.with_additional_header("X-File-Time", file_time)))
+}
+
+/// The moment of a file that is asked for: seconds, with a point and up to nine digits of a fraction. The beginning when nothing is said.
+fn moment(request: &Request) -> Result<Duration, ApiError> {
+    const DIGITS_MAX: usize = 9;
+    let Some(text) = request.get_param("at") else { return Ok(Duration::ZERO) };
+    let read = |digits: &str| -> Option<u32> {
+        let is_number = digits.len() <= DIGITS_MAX && digits.bytes().all(|byte| byte.is_ascii_digit());
+        is_number.then(|| digits.parse().ok()).flatten()
+    };
+    let (whole, fraction) = match text.split_once('.') {
+        Some((whole, fraction)) => (read(whole), read(&format!("{fraction:0<DIGITS_MAX$}"))),
+        None => (read(&text), Some(0)),
+    };
+    match (whole, fraction) {
+        (Some(whole), Some(nanos)) => Ok(Duration::new(u64::from(whole), nanos)),
+        _ => Err(ApiError::bad_request("at must be seconds such as 12.5")),
+    }
+}
+
+/// How a picture is brought into its box, for tags.
+fn fit_label(fit: Option<Fit>) -> &'static str {
+    match fit {
+        None => "",
+        Some(Fit::Contain) => "-contain",
+        Some(Fit::Cover) => "-cover",
+    }
+}
+
+const NOT_UTF_8: &str = "Name is not UTF-8";
+
 /// What a request asks for.
 #[derive(Debug, PartialEq)]
 struct Wanted {
-    stream_name: String,
+    /// Of a stream or a file.
+    name: String,
     scale: Option<Scale>,
     max_age: Option<Duration>,
 }
@@ -81,12 +169,12 @@ impl Wanted {
     fn read(request: &Request, prefix: &str) -> Result<Self, ApiError> {
         let name = super::path_of(request).strip_prefix(prefix).and_then(|rest| rest.strip_suffix(SUFFIX));
         let Some(name) = name.filter(|name| !name.is_empty()) else {
-            return Err(ApiError::not_found(format!("A picture is found at {prefix}<stream name>.png")));
+            return Err(ApiError::not_found(format!("A picture is found at {prefix}<name>.png")));
         };
         // Decoded once: a name that itself holds a percent sign arrives as its owner spelt it.
-        let stream_name = percent_decode_str(name)
+        let name = percent_decode_str(name)
             .decode_utf8()
-            .map_err(|_| ApiError::bad_request("Stream name is not UTF-8"))?
+            .map_err(|_| ApiError::bad_request(NOT_UTF_8))?
             .into_owned();
         let max_age = number(request, "maxAgeMs", 0..=u64::MAX)?.map(Duration::from_millis);
         let side = |key| -> Result<Option<u32>, ApiError> {
@@ -100,7 +188,7 @@ impl Wanted {
             Some(_) => return Err(ApiError::bad_request("fit must be contain or cover")),
         };
         let scale = (width.is_some() || height.is_some()).then_some(Scale { width, height, fit });
-        Ok(Self { stream_name, scale, max_age })
+        Ok(Self { name, scale, max_age })
     }
 }
 
@@ -170,7 +258,7 @@ mod tests {
             ("/snapshots/a+b.png", "a+b"),
             ("/snapshots/K%C3%BCche.png.png", "Küche.png"),
         ] {
-            assert_eq!(read(url).unwrap().stream_name, name, "{url}");
+            assert_eq!(read(url).unwrap().name, name, "{url}");
         }
         assert_eq!(read("/snapshots/.png").unwrap_err().status(), 404);
         assert_eq!(read("/snapshots/cam1.jpg").unwrap_err().status(), 404);

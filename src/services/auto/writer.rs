@@ -13,7 +13,7 @@ use crate::base::metrics::Metrics;
 use crate::base::tally::Tally;
 use crate::media::picture::YuvPicture;
 use crate::services::colour::to_rgb;
-use crate::services::png::{PngError, PngText, encode};
+use crate::services::png::{Origin, PngError, PngText, encode};
 
 /// One publication, as the writer must know it.
 #[derive(Debug)]
@@ -167,8 +167,7 @@ impl Writer {
 fn png(job: &Job) -> Result<Vec<u8>, PngError> {
     let text = PngText {
         stream_name: job.source.stream_name.as_str(),
-        captured: job.captured,
-        epoch: job.source.epoch,
+        origin: Origin::Stream { captured: job.captured, epoch: job.source.epoch },
         sample_aspect_ratio: job.picture.params.display_sample_aspect_ratio(),
     };
     encode(&to_rgb(&job.picture), &text)

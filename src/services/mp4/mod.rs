@@ -10,14 +10,15 @@
 //! allocated, and every sample lies inside the file. Where samples go and what they mean to a stream is not known here.
 
 mod boxes;
+mod edits;
 mod entry;
 mod movie;
-
 mod write;
 
 pub use boxes::{BoxHead, ReadAt};
+pub use edits::{Edit, MediaMoment};
 pub use entry::{EntryCodec, OPUS_PRE_SKIP};
-pub use movie::{Edit, Entry, Movie, Sample, Track, TrackKind};
+pub use movie::{Entry, Movie, Sample, Track, TrackKind};
 pub(in crate::services) use write::{FragmentSample, FragmentTrack, NewTrack, fragment, head, index};
 
 /// Most bytes of a file's index (`moov`): tables of some ten million samples.

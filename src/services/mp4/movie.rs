@@ -8,8 +8,8 @@ use shiguredo_mp4::boxes::{
 };
 use shiguredo_mp4::{Decode as _, Either};
 
-use super::boxes::{BoxHead, ReadAt, TopBoxes, children};
-use super::{MOOF_BYTES_MAX, MOOV_BYTES_MAX, Mp4Error, SAMPLES_MAX, TRACKS_MAX, format_error};
+use super::boxes::{BoxHead, ReadAt, TopBoxes, children, head_at};
+use super::{Edit, MOOF_BYTES_MAX, MOOV_BYTES_MAX, Mp4Error, SAMPLES_MAX, TRACKS_MAX, format_error};
 use crate::media::track::Rotation;
 
 /// Most samples of a run whose entries say nothing of each (ISO/IEC 14496-12 section 8.8.8): nothing backs their number.
@@ -45,15 +45,6 @@ pub struct Sample {
     pub entry: u16,
     /// Decoding may begin here.
     pub key: bool,
-}
-
-/// One entry of an edit list (ISO/IEC 14496-12 section 8.6.6).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Edit {
-    /// For how long, in ticks of the movie; 0 is to the end.
-    pub duration: u64,
-    /// From which moment of the media, in ticks of the track; `None`: nothing is shown.
-    pub media_time: Option<u64>,
 }
 
 /// A track read.
@@ -98,29 +89,6 @@ impl Track {
         let last = self.samples.iter().rev().take(32);
         let shown = last.map(|sample| sample.dts + i64::from(sample.composition)).max().unwrap_or(0);
         u64::try_from(shown).unwrap_or(0) + u64::from(self.last_duration)
-    }
-
-    /// What must be added to a moment of the media, in ticks of the track, to get the moment of the movie, as the edit list
-    /// begins: later parts of an edit list are not followed.
-    #[must_use]
-    pub fn shift(&self, movie_timescale: NonZeroU32) -> i64 {
-        let mut empty: u64 = 0;
-        for edit in &self.edits {
-            match edit.media_time {
-                None => empty = empty.saturating_add(edit.duration),
-                Some(media_time) => {
-                    let media_time = i64::try_from(media_time).unwrap_or(i64::MAX);
-                    return self.of_movie(empty, movie_timescale).saturating_sub(media_time);
-                }
-            }
-        }
-        self.of_movie(empty, movie_timescale)
-    }
-
-    /// Ticks of the movie in ticks of the track.
-    fn of_movie(&self, ticks: u64, movie_timescale: NonZeroU32) -> i64 {
-        let wide = u128::from(ticks) * u128::from(self.timescale.get()) / u128::from(movie_timescale.get());
-        i64::try_from(wide).unwrap_or(i64::MAX)
     }
 }
 
@@ -181,9 +149,28 @@ impl Movie {
         };
         movie.tracks.retain(|track| track.kind != TrackKind::Other);
         if movie.fragmented {
+            // What was known of its length when its head was written says nothing about what came since.
+            let lasts = movie.tracks.iter_mut().filter_map(|track| track.edits.last_mut());
+            lasts.filter(|last| last.media_time.is_some()).for_each(|last| last.duration = 0);
             movie.read_fragments(file)?;
         }
         Ok(movie)
+    }
+
+    /// Whether a fragmented file that this was read from is no longer as it was: its index was written anew, or room was made
+    /// before the fragments, so that samples do not lie where this says. What came behind does not count.
+    ///
+    /// # Errors
+    /// When the system does not read.
+    pub fn is_stale(&self, file: &(impl ReadAt + ?Sized)) -> Result<bool, Mp4Error> {
+        let file_size = file.size()?;
+        let is_there = |place: u64, kind: [u8; 4], size: Option<u64>| {
+            let found = head_at(file, place, file_size)?;
+            Ok::<_, Mp4Error>(found.is_some_and(|f| f.kind == kind && size.is_none_or(|size| size == f.size)))
+        };
+        let index = is_there(self.moov_at.offset, *b"moov", Some(self.moov_at.size))?;
+        let fragments = self.first_moof.map_or(Ok(true), |place| is_there(place, *b"moof", None))?;
+        Ok(!index || !fragments)
     }
 
     /// Reads fragments that came since; returns whether there were any.
@@ -260,12 +247,18 @@ impl Movie {
         self.first_moof
     }
 
-    /// How long it lasts: its longest track, with what the track's edit list puts before it.
+    /// How long it lasts: its longest track, with what the track's edit list puts before it and without what it cuts off.
     #[must_use]
     pub fn duration(&self) -> Duration {
         let nanos = |track: &Track| {
             let end = i64::try_from(track.shown_until()).unwrap_or(i64::MAX);
-            let ticks = end.saturating_add(track.shift(self.timescale)).max(0).unsigned_abs();
+            let end = end.saturating_add(track.shift(self.timescale));
+            let end = match track.shown_end(self.timescale) {
+                Some(shown) if track.has_one_part() => end.min(shown),
+                Some(shown) => shown,
+                None => end,
+            };
+            let ticks = end.max(0).unsigned_abs();
             u128::from(ticks) * 1_000_000_000 / u128::from(track.timescale.get())
         };
         let longest = self.tracks.iter().map(nanos).max().unwrap_or(0);
@@ -381,8 +374,11 @@ fn read_track(trak: &TrakBox, file_size: u64, left: &mut usize) -> Result<Track,
         _ => TrackKind::Other,
     };
     let edits = trak.edts_box.iter().flat_map(|edts| &edts.elst_box).flat_map(|elst| &elst.entries);
-    let edits = edits
-        .map(|edit| Edit { duration: edit.edit_duration, media_time: u64::try_from(edit.media_time).ok() });
+    let edits = edits.map(|edit| Edit {
+        duration: edit.edit_duration,
+        media_time: u64::try_from(edit.media_time).ok(),
+        is_still: (edit.media_rate.integer, edit.media_rate.fraction) == (0, 0),
+    });
     let mut track = Track {
         id: trak.tkhd_box.track_id,
         kind,

@@ -10,7 +10,7 @@ use crate::hub::{Gop, Stream};
 use crate::media::picture::YuvPicture;
 use crate::services::colour;
 use crate::services::decode::{DecodeError, StreamDecoder, newest_shown};
-use crate::services::png::{self, PngText};
+use crate::services::png::{self, Origin, PngText};
 use crate::services::scale::Scale;
 
 /// A picture that is to become a PNG.
@@ -146,7 +146,11 @@ impl Shared {
         let stream_name = stream.publication().name.as_str();
         let captured = self.clock.wall_at(picture.arrived);
         let sample_aspect_ratio = picture.params.display_sample_aspect_ratio();
-        let text = PngText { stream_name, captured, epoch: stream.epoch(), sample_aspect_ratio };
+        let text = PngText {
+            stream_name,
+            origin: Origin::Stream { captured, epoch: stream.epoch() },
+            sample_aspect_ratio,
+        };
         self.metrics.pictures_encoded_total.inc();
         let png = png::encode(&rgb, &text).map_err(|error| SnapshotError::Encode(Arc::new(error)))?;
         Ok(Snapshot {

@@ -1,6 +1,7 @@
 //! A file as media units: what is played, and what a picture of a moment is decoded from.
 
 use std::fs::File;
+use std::num::NonZeroU32;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
@@ -89,6 +90,10 @@ struct Lane {
     /// Its place among the movie's tracks.
     track: usize,
     next: usize,
+    /// When the last sample that was taken is due, in ns: from there on a file that was written anew is read.
+    taken: Option<i128>,
+    /// The first sample after all that is shown, where the file says that not all of it is.
+    end: Option<usize>,
     /// Of sound: parameters of each entry.
     audio: Vec<Option<Arc<AudioParams>>>,
 }
@@ -127,25 +132,23 @@ impl<R: ReadAt> Demuxer<R> {
 
     /// Takes the first track of each kind that can be played.
     fn choose(&mut self) {
-        for (at, track) in self.movie.tracks.iter().enumerate() {
-            let codecs: Vec<_> = track.entries.iter().map(Entry::codec).collect();
-            let lane = |audio| Some(Lane { track: at, next: 0, audio });
+        let is_growing = self.movie.fragmented;
+        let tracks = self.movie.tracks.iter().enumerate();
+        for (at, track) in tracks.filter(|(_, track)| is_growing || !track.samples.is_empty()) {
+            let lane = |audio| {
+                let end = end_of(track, self.movie.timescale);
+                Some(Lane { track: at, next: 0, taken: None, end, audio })
+            };
             match track.kind {
                 TrackKind::Video if self.video.is_none() => {
-                    let all = codecs.iter().all(|codec| matches!(codec, EntryCodec::H264 { .. }));
-                    if all && !codecs.is_empty() {
+                    let is_h264 = |entry: &Entry| matches!(entry.codec(), EntryCodec::H264 { .. });
+                    if !track.entries.is_empty() && track.entries.iter().all(is_h264) {
                         self.video = lane(Vec::new());
                         self.builder.set_rotation(track.rotation);
                     }
                 }
                 TrackKind::Audio if self.audio.is_none() => {
-                    let params: Vec<_> = codecs
-                        .into_iter()
-                        .map(|codec| match codec {
-                            EntryCodec::Audio(params) => Some(Arc::new(params)),
-                            _ => None,
-                        })
-                        .collect();
+                    let params: Vec<_> = track.entries.iter().map(audio_of).collect();
                     if params.iter().any(Option::is_some) {
                         self.audio = lane(params);
                     }
@@ -184,12 +187,14 @@ impl<R: ReadAt> Demuxer<R> {
             let shown = |sample: &Sample| nanos(track, movie, sample.dts + i64::from(sample.composition));
             let before = keys.clone().take_while(|(_, sample)| shown(sample) <= wanted).last();
             lane.next = before.or_else(|| keys.clone().next()).map_or(track.samples.len(), |(at, _)| at);
+            lane.taken = due_before(lane.next, track, movie);
             from = track.samples.get(lane.next).map_or(wanted, |sample| nanos(track, movie, sample.dts));
             self.waits_for_key = true;
         }
         if let Some(lane) = &mut self.audio {
             let track = &movie.tracks[lane.track];
             lane.next = track.samples.partition_point(|sample| nanos(track, movie, sample.dts) < from);
+            lane.taken = due_before(lane.next, track, movie);
         }
     }
 
@@ -199,12 +204,42 @@ impl<R: ReadAt> Demuxer<R> {
         self.movie.fragmented
     }
 
-    /// Looks whether a file that is being written has grown.
+    /// Looks whether a file that is being written has grown, or was completed.
     ///
     /// # Errors
     /// When it cannot be read any more.
     pub fn refresh(&mut self) -> Result<bool, VodError> {
-        Ok(self.movie.fragmented && self.movie.read_fragments(&self.file)?)
+        if !self.movie.fragmented {
+            return Ok(false);
+        }
+        if self.movie.is_stale(&self.file)? {
+            return self.reopen();
+        }
+        Ok(self.movie.read_fragments(&self.file)?)
+    }
+
+    /// Reads the index of a file anew that was written anew, and goes on behind what was taken; returns whether there is more.
+    fn reopen(&mut self) -> Result<bool, VodError> {
+        let movie = Movie::read(&self.file)?;
+        let mut is_more = false;
+        for lane in [&mut self.video, &mut self.audio].into_iter().flatten() {
+            let before = &self.movie.tracks[lane.track];
+            // The same track: what was promised to viewers stays.
+            let found = movie.tracks.iter().position(|t| (t.id, t.kind) == (before.id, before.kind));
+            let gone = || Mp4Error::Format("a track is gone".to_owned());
+            lane.track = found.ok_or_else(gone)?;
+            let track = &movie.tracks[lane.track];
+            let is_taken = |s: &Sample| lane.taken.is_some_and(|taken| nanos(track, &movie, s.dts) <= taken);
+            lane.next = track.samples.partition_point(is_taken);
+            lane.end = end_of(track, movie.timescale);
+            is_more |= lane.next < lane.end.unwrap_or(track.samples.len());
+            if track.kind == TrackKind::Audio {
+                lane.audio = track.entries.iter().map(audio_of).collect();
+            }
+        }
+        self.movie = movie;
+        self.entry = None;
+        Ok(is_more)
     }
 
     /// The next unit; `None` at the end. `now` becomes its arrival. What cannot be read of a file that was damaged is passed over,
@@ -217,7 +252,9 @@ impl<R: ReadAt> Demuxer<R> {
             let due = |lane: &Option<Lane>| {
                 let lane = lane.as_ref()?;
                 let track = &self.movie.tracks[lane.track];
-                track.samples.get(lane.next).map(|sample| nanos(track, &self.movie, sample.dts))
+                let is_shown = lane.end.is_none_or(|end| lane.next < end);
+                let sample = track.samples.get(lane.next).filter(|_| is_shown);
+                sample.map(|sample| nanos(track, &self.movie, sample.dts))
             };
             let is_video = match (due(&self.video), due(&self.audio)) {
                 (None, None) => return Ok(None),
@@ -231,23 +268,78 @@ impl<R: ReadAt> Demuxer<R> {
         }
     }
 
+    /// The bytes of a sample; `None` for one that is not there, of a file that was cut off while it is played.
     fn read(&self, sample: &Sample) -> Result<Option<Vec<u8>>, VodError> {
         if sample.size > SAMPLE_BYTES_MAX {
             return Ok(None);
         }
         match self.file.read(sample.offset, sample.size as usize) {
             Ok(bytes) => Ok(Some(bytes)),
-            // The file was cut off while it is played.
             Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => Ok(None),
             Err(error) => Err(VodError::Read(error)),
         }
     }
 
+    /// Whether what was just read of a file in fragments may be something else than what the index says: looked at afterwards, so
+    /// that nothing can happen between the look and the reading.
+    fn was_moved(&self) -> Result<bool, VodError> {
+        Ok(self.movie.fragmented && self.movie.is_stale(&self.file)?)
+    }
+
+    /// Passes over samples that lie behind the end of a file that was cut off: one look at its size for all of them.
+    fn skip_missing(&mut self, is_video: bool) -> Result<(), VodError> {
+        let size = self.file.size().map_err(VodError::Read)?;
+        let Some(lane) = (if is_video { &mut self.video } else { &mut self.audio }) else { return Ok(()) };
+        let samples = &self.movie.tracks[lane.track].samples;
+        let is_there = |s: &Sample| s.offset.checked_add(s.size.into()).is_some_and(|end| end <= size);
+        let next = samples.iter().skip(lane.next).position(is_there);
+        lane.next = next.map_or(samples.len(), |skipped| lane.next + skipped);
+        Ok(())
+    }
+
     fn next_picture(&mut self, now: Instant) -> Result<Option<Due>, VodError> {
         let Some(lane) = &mut self.video else { return Ok(None) };
-        let track = &self.movie.tracks[lane.track];
-        let sample = track.samples[lane.next];
+        let (track, number) = (&self.movie.tracks[lane.track], lane.next);
+        let sample = track.samples[number];
+        let due = nanos(track, &self.movie, sample.dts);
         lane.next += 1;
+        let taken = lane.taken.replace(due);
+        if self.waits_for_key && !sample.key {
+            return Ok(None);
+        }
+        let sampled = self.unit(number, now)?;
+        if self.was_moved()? {
+            if let Some(lane) = &mut self.video {
+                lane.taken = taken;
+            }
+            self.reopen()?;
+            return Ok(None);
+        }
+        let unit = match sampled {
+            Sampled::Unit(unit) => unit,
+            Sampled::Nothing => return Ok(None),
+            Sampled::Missing => {
+                self.waits_for_key = true;
+                self.skip_missing(true)?;
+                return Ok(None);
+            }
+            Sampled::Damaged => {
+                self.waits_for_key = true;
+                return Ok(None);
+            }
+        };
+        if self.waits_for_key && !unit.key {
+            return Ok(None);
+        }
+        self.waits_for_key = false;
+        Ok(Some(Due { at: from_zero(due), unit: MediaUnit::Video(Arc::new(unit)) }))
+    }
+
+    /// The unit of a sample of the video track, whichever came before.
+    fn unit(&mut self, number: usize, now: Instant) -> Result<Sampled, VodError> {
+        let Some(lane) = &self.video else { return Ok(Sampled::Nothing) };
+        let track = &self.movie.tracks[lane.track];
+        let Some(sample) = track.samples.get(number).copied() else { return Ok(Sampled::Nothing) };
         let shift = track.shift(self.movie.timescale);
         let stamp = |ticks: i64| {
             Timestamp { ticks: ticks.saturating_add(shift), timescale: track.timescale }
@@ -255,23 +347,20 @@ impl<R: ReadAt> Demuxer<R> {
         };
         let dts = stamp(sample.dts);
         let pts = stamp(sample.dts.saturating_add(i64::from(sample.composition)));
-        let at = from_zero(nanos(track, &self.movie, sample.dts));
+        let Some(bytes) = self.read(&sample)? else { return Ok(Sampled::Missing) };
         let codec = track.entries.get(usize::from(sample.entry)).map(Entry::codec);
-        if self.waits_for_key && !sample.key {
-            return Ok(None);
-        }
-        let Some(bytes) = self.read(&sample)? else { return self.damaged() };
-        let Some(EntryCodec::H264 { sps, pps, length_bytes }) = codec else { return self.damaged() };
+        let Some(EntryCodec::H264 { sps, pps, length_bytes }) = codec else { return Ok(Sampled::Damaged) };
         if self.entry != Some(sample.entry) || sample.key {
             sps.iter().chain(&pps).for_each(|set| self.builder.push(set));
             self.entry = Some(sample.entry);
         }
         let mut rest = &bytes[..];
+        // Fewer bytes than a length behind the last unit are padding.
         while let Some((length, after)) = rest.split_at_checked(length_bytes).filter(|_| !rest.is_empty()) {
             let length = length.iter().fold(0_usize, |value, byte| value << 8 | usize::from(*byte));
             let Some((nal, after)) = after.split_at_checked(length) else {
                 self.builder.discard();
-                return self.damaged();
+                return Ok(Sampled::Damaged);
             };
             if !nal.is_empty() {
                 self.builder.push(nal);
@@ -279,38 +368,125 @@ impl<R: ReadAt> Demuxer<R> {
             rest = after;
         }
         let dts = Timestamp { ticks: dts.ticks.min(pts.ticks), ..dts };
-        match self.builder.finish(UnitTimes { arrived: now, pts, dts }) {
-            Ok(Some(unit)) if unit.key || !self.waits_for_key => {
-                self.waits_for_key = false;
-                let unit: Arc<AccessUnit> = Arc::new(unit);
-                Ok(Some(Due { at, unit: MediaUnit::Video(unit) }))
-            }
-            Ok(_) => Ok(None),
-            Err(_) => self.damaged(),
-        }
-    }
-
-    /// A picture is missing: nothing is shown before the next keyframe.
-    fn damaged(&mut self) -> Result<Option<Due>, VodError> {
-        self.waits_for_key = true;
-        Ok(None)
+        Ok(match self.builder.finish(UnitTimes { arrived: now, pts, dts }) {
+            Ok(Some(unit)) => Sampled::Unit(unit),
+            Ok(None) => Sampled::Nothing,
+            Err(_) => Sampled::Damaged,
+        })
     }
 
     fn next_sound(&mut self, now: Instant) -> Result<Option<Due>, VodError> {
         let Some(lane) = &mut self.audio else { return Ok(None) };
         let track = &self.movie.tracks[lane.track];
         let sample = track.samples[lane.next];
+        let due = nanos(track, &self.movie, sample.dts);
         lane.next += 1;
+        let taken = lane.taken.replace(due);
         let Some(params) = lane.audio.get(usize::from(sample.entry)).cloned().flatten() else {
             return Ok(None);
         };
-        let at = from_zero(nanos(track, &self.movie, sample.dts));
         let ticks = sample.dts.saturating_add(track.shift(self.movie.timescale));
         let pts = Timestamp { ticks, timescale: track.timescale }.rescale(params.sample_rate);
-        let Some(bytes) = self.read(&sample)? else { return Ok(None) };
+        let read = self.read(&sample)?;
+        if self.was_moved()? {
+            if let Some(lane) = &mut self.audio {
+                lane.taken = taken;
+            }
+            self.reopen()?;
+            return Ok(None);
+        }
+        let Some(bytes) = read else {
+            self.skip_missing(false)?;
+            return Ok(None);
+        };
         let frame = AudioFrame { arrived: now, pts, params, data: Bytes::from(bytes) };
-        Ok(Some(Due { at, unit: MediaUnit::Audio(Arc::new(frame)) }))
+        Ok(Some(Due { at: from_zero(due), unit: MediaUnit::Audio(Arc::new(frame)) }))
     }
+
+    /// The picture that is shown at a moment of the movie; `None` where there are no pictures. Before the first picture is
+    /// shown that one counts, and after the last one the last.
+    pub(super) fn shown_at(&self, moment: Duration) -> Option<ShownPicture> {
+        let lane = self.video.as_ref()?;
+        let track = &self.movie.tracks[lane.track];
+        let at = track.media_at(moment, self.movie.timescale);
+        let shown = |sample: &Sample| sample.dts + i64::from(sample.composition);
+        let all = || track.samples.iter().enumerate();
+        let before =
+            all().filter(|(_, sample)| shown(sample) <= at.ticks).max_by_key(|(n, s)| (shown(s), *n));
+        let (sample, found) = before.or_else(|| all().min_by_key(|(_, sample)| shown(sample)))?;
+        // How long it has been shown: since its own time, or since its part of the media began.
+        let since = at.ticks.saturating_sub(shown(found).max(at.begins)).saturating_sub(at.lead);
+        let nanos = i128::from(since) * 1_000_000_000 / i128::from(track.timescale.get());
+        let moment = i128::try_from(moment.as_nanos()).unwrap_or(i128::MAX);
+        Some(ShownPicture { sample, at: from_zero(moment.saturating_sub(nanos)) })
+    }
+
+    /// The last sample before `limit` that is marked as a keyframe and is shown no later than `sample`, which is decoded after it.
+    pub(super) fn key_before(&self, sample: usize, limit: usize) -> Option<usize> {
+        let samples = &self.movie.tracks[self.video.as_ref()?.track].samples;
+        let shown = |sample: &Sample| sample.dts + i64::from(sample.composition);
+        let latest = shown(samples.get(sample)?);
+        samples.get(..limit)?.iter().rposition(|sample| sample.key && shown(sample) <= latest)
+    }
+
+    /// The unit of a sample for a decoder, which must have it: one that is missing or damaged is an error.
+    /// `None`: there is no picture in it.
+    ///
+    /// # Errors
+    /// [`VodError::Format`] for a sample that is damaged, [`VodError::Read`] when the system does not read.
+    pub(super) fn unit_of(&mut self, sample: usize, now: Instant) -> Result<Option<AccessUnit>, VodError> {
+        let sampled = self.unit(sample, now)?;
+        if self.was_moved()? {
+            return Err(VodError::Read(std::io::Error::other("the file is being written anew")));
+        }
+        match sampled {
+            Sampled::Unit(unit) => Ok(Some(unit)),
+            Sampled::Nothing => Ok(None),
+            Sampled::Missing | Sampled::Damaged => {
+                Err(VodError::Format(Mp4Error::Format(format!("sample {sample} is damaged"))))
+            }
+        }
+    }
+}
+
+/// What a sample of the video track is.
+enum Sampled {
+    Unit(AccessUnit),
+    /// No picture is in it.
+    Nothing,
+    /// It is not in the file.
+    Missing,
+    Damaged,
+}
+
+/// A picture of a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct ShownPicture {
+    /// Which sample of the video track it is.
+    pub(super) sample: usize,
+    /// Since when it is shown, from the beginning of the movie.
+    pub(super) at: Duration,
+}
+
+fn audio_of(entry: &Entry) -> Option<Arc<AudioParams>> {
+    match entry.codec() {
+        EntryCodec::Audio(params) => Some(Arc::new(params)),
+        _ => None,
+    }
+}
+
+/// When the sample before this one is due.
+fn due_before(next: usize, track: &Track, movie: &Movie) -> Option<i128> {
+    let before = next.checked_sub(1).and_then(|before| track.samples.get(before));
+    before.map(|sample| nanos(track, movie, sample.dts))
+}
+
+/// The first sample after all that are shown, where an edit list of one part ends before the media does.
+fn end_of(track: &Track, movie_timescale: NonZeroU32) -> Option<usize> {
+    let end = track.shown_end(movie_timescale).filter(|_| track.has_one_part())?;
+    let shift = track.shift(movie_timescale);
+    let is_shown = |s: &Sample| (s.dts + i64::from(s.composition)).saturating_add(shift) < end;
+    Some(track.samples.iter().rposition(is_shown).map_or(0, |last| last + 1))
 }
 
 /// A moment of a track on the movie's clock.

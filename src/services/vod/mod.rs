@@ -4,6 +4,8 @@
 //! playStream vod://…       ─watch─┐
 //! playStream vod-live://…  ─watch─┼► Vods ─► thread vod-n: Demuxer ─► Pacer ─► Publisher ─► hub
 //! REST /vod/startup        ─start─┘
+//!
+//! GET /vod/<file>.png ─take─► FilePictures ─► threads file-picture-k: Demuxer ─► decoder ─► PNG
 //! ```
 //!
 //! A file of `vod-live://` is one publication however many watch it; each viewer of `vod://` has one of its own, under a name
@@ -13,6 +15,10 @@
 mod book;
 mod demux;
 mod pacer;
+mod picture;
+#[cfg(test)]
+mod picture_tests;
+mod pictures;
 mod player;
 #[cfg(test)]
 mod tests;
@@ -25,6 +31,9 @@ use std::time::Duration;
 
 use self::book::{Book, Entry};
 pub use self::demux::{Demuxer, Due, VodError, open_below};
+pub use self::pictures::{
+    FilePicture, FilePictureError, FilePictureService, FilePictureSettings, FilePictures, FileSource,
+};
 use self::player::Player;
 use crate::base::clock::Clock;
 use crate::base::id::{MediaSessionId, StreamName, random_id};
