@@ -4,6 +4,8 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 use stillcast::base::clock::Clock;
 use stillcast::hub::{EndReason, SourceProtocol};
@@ -351,4 +353,149 @@ fn a_file_in_another_size_begins_with_its_first_picture() {
     assert_eq!(shown[0].0, 0, "{shown:?}");
     assert!(shown.last().unwrap().0 > 90 && shown.iter().all(|(_, (width, _))| *width == 160), "{shown:?}");
     assert_eq!(end_of(&mut client, "a"), ("STOPPED".into(), "Stopped by publisher stop".into()));
+}
+
+/// The number on the picture that a client of the WebSocket is given, or why there is none.
+fn snapshot_of(client: &mut WsClient, id: &str, name: &str) -> Result<u32, String> {
+    client.say("snapshot", json!({"name": name, "mediaSessionId": id}));
+    loop {
+        let message = client.next();
+        let told = &message["data"][0];
+        match (message["message"].as_str(), told["status"].as_str(), told["type"].as_str()) {
+            (Some("notifyStreamStatusEvent"), Some("SNAPSHOT_COMPLETE"), _) => {
+                let png = STANDARD.decode(told["info"].as_str().unwrap()).unwrap();
+                return Ok(read_png(&png).2.expect("no card to be seen"));
+            }
+            (Some("notifyStreamEvent"), _, Some("snapshotFailed")) => {
+                return Err(told["payload"]["info"].as_str().unwrap_or_default().to_owned());
+            }
+            _ => {}
+        }
+    }
+}
+
+#[test]
+fn a_viewer_takes_a_picture_of_its_own_file_and_nobody_else_does() {
+    let media = media(1500);
+    let server = server(&media, &[]);
+    let uri = "vod://film.mp4";
+    let mut client = WsClient::hello(server.address("ws"));
+    let (mut early, mut late) = (Viewer::new(1), Viewer::new(2));
+    early.take_answer(&play(&mut client, "a", uri, &early).unwrap(), None);
+    assert!(early.run_until(PATIENCE, |viewer| viewer.pictures.len() > 100));
+    late.take_answer(&play(&mut client, "b", uri, &late).unwrap(), None);
+    assert!(late.run_until(PATIENCE, |viewer| viewer.pictures.len() > 5));
+    let of_early = snapshot_of(&mut client, "a", uri).unwrap();
+    let of_late = snapshot_of(&mut client, "b", uri).unwrap();
+    assert!(of_early >= 100 && of_late + 60 < of_early, "{of_early} and {of_late}: each its own");
+    // Which of the two somebody else would mean cannot be told, and a stranger has none.
+    assert_eq!(snapshot_of(&mut client, "c", uri), Err("Stream not found".into()));
+    let mut stranger = WsClient::hello(server.address("ws"));
+    assert_eq!(snapshot_of(&mut stranger, "a", uri), Err("Stream not found".into()));
+    client.say("stopStream", json!({"mediaSessionId": "a", "name": uri}));
+    end_of(&mut client, "a");
+    assert!(snapshot_of(&mut client, "c", uri).unwrap() >= of_late, "now it can");
+
+    // Of a file for all as of any stream, by the WebSocket and by REST.
+    let shared = "vod-live://film.mp4";
+    let mut viewer = Viewer::new(3);
+    viewer.take_answer(&play(&mut client, "d", shared, &viewer).unwrap(), None);
+    assert!(viewer.run_until(PATIENCE, |viewer| viewer.pictures.len() > 5));
+    let stream = server.app().registry().find(shared).unwrap();
+    let sent = stream.facts().units;
+    assert!(u64::from(snapshot_of(&mut stranger, "e", shared).unwrap()) + 1 >= sent);
+    let answer = call(&mut rest(&server), "stream/snapshot", &json!({"streamName": shared})).json();
+    let png = STANDARD.decode(answer["data"].as_str().unwrap()).unwrap();
+    assert!(u64::from(read_png(&png).2.unwrap()) + 1 >= sent);
+}
+
+#[test]
+fn a_picture_of_a_moment_of_a_file_is_served_with_what_is_known_of_it() {
+    let media = media(100);
+    add_reordered(media.path());
+    std::fs::create_dir(media.path().join("sub folder")).unwrap();
+    std::fs::rename(media.path().join("b.mp4"), media.path().join("sub folder/b.mp4")).unwrap();
+    let server = server(&media, &[]);
+    let mut client = rest(&server);
+    let response = client.get("/vod/film.mp4.png?at=1.5");
+    assert_eq!(card(&response), 37, "shown from 1.48 s on");
+    let header = |name: &str| response.header(name).unwrap_or_else(|| panic!("no {name}")).to_owned();
+    assert_eq!((header("X-File-Time").as_str(), header("Content-Type").as_str()), ("1.480", "image/png"));
+    assert_eq!(header("Content-Length"), response.body.len().to_string());
+    assert_eq!(header("Cache-Control"), "no-cache");
+    let modified = std::fs::metadata(media.path().join("film.mp4")).unwrap().modified().unwrap();
+    assert_eq!(header("Last-Modified"), httpdate::fmt_http_date(modified));
+    assert!(header("Access-Control-Expose-Headers").contains("X-File-Time"));
+    let etag = header("ETag");
+    let known = client.request("GET", "/vod/film.mp4.png?at=1.5", &[("If-None-Match", &etag)], b"");
+    assert_eq!((known.status, known.body.len(), known.header("ETag")), (304, 0, Some(etag.as_str())));
+    for other in ["at=1.52", "at=1.5&w=160", "at=1.5&w=160&h=160&fit=cover"] {
+        assert_ne!(client.get(&format!("/vod/film.mp4.png?{other}")).header("ETag"), Some(etag.as_str()));
+    }
+    let head = client.request("HEAD", "/vod/film.mp4.png?at=1.5", &[], b"");
+    assert_eq!((head.status, head.header("X-File-Time"), head.body.len()), (200, Some("1.480"), 0));
+    assert_eq!(card(&client.get("/vod/film.mp4.png")), 0, "the beginning");
+    let small = client.get("/vod/film.mp4.png?at=2&w=160&h=160&fit=cover");
+    let (width, height, _) = read_png(&small.body);
+    assert_eq!((width, height), (160, 160));
+
+    // B-frames, in a folder, however its name is written.
+    for file in ["sub%20folder/b.mp4", "sub%20folder%2Fb.mp4"] {
+        assert_eq!(card(&client.get(&format!("/vod/{file}.png?at=2.04"))), 51, "{file}");
+    }
+    for at in ["", "x", "-1", "1e3", "+1", "1.", ".5", "0.1234567890", "inf", "1000000000000"] {
+        assert_eq!(client.get(&format!("/vod/film.mp4.png?at={at}")).status, 400, "{at:?}");
+    }
+    let past = client.get("/vod/film.mp4.png?at=4.1");
+    assert_eq!(
+        (past.status, past.json()["message"].as_str().unwrap().starts_with("File ends at 4.0")),
+        (404, true)
+    );
+    assert_eq!(client.post("/vod/film.mp4.png", "{}").status, 405);
+    assert!(server.app().registry().is_empty(), "nothing is published for a picture");
+}
+
+#[test]
+fn a_picture_of_what_may_not_be_seen_is_not_found_whatever_it_is() {
+    let media = media(25);
+    let folder = media.path();
+    std::fs::create_dir(folder.join("folder.mp4")).unwrap();
+    std::fs::write(folder.join("text.mp4"), "this is no film").unwrap();
+    let outside = tempfile::tempdir().unwrap();
+    std::fs::copy(folder.join("film.mp4"), outside.path().join("secret.mp4")).unwrap();
+    std::os::unix::fs::symlink(outside.path().join("secret.mp4"), folder.join("link.mp4")).unwrap();
+    std::os::unix::fs::symlink(outside.path(), folder.join("up")).unwrap();
+    let made = Command::new("mkfifo").arg(folder.join("fifo.mp4")).status().unwrap();
+    assert!(made.success());
+    let secret = outside.path().join("secret.mp4");
+    let secret = secret.to_str().unwrap();
+    let escaping = format!("..%2F{}%2Fsecret.mp4", outside.path().file_name().unwrap().to_str().unwrap());
+    let server = server(&media, &[]);
+    let mut client = rest(&server);
+    for name in [
+        "none.mp4",
+        "folder.mp4",
+        "link.mp4",
+        "up/secret.mp4",
+        "fifo.mp4",
+        "film.mp4%00",
+        "%00",
+        "%FF.mp4",
+        ".%2Ffilm.mp4",
+        "folder.mp4%2F..%2Ffilm.mp4",
+        "film%252Emp4",
+        "film.mp4%2F",
+        "%2Ffilm.mp4",
+        "a%5Cfilm.mp4",
+        &escaping,
+        &escaping.replace("%2F", "/"),
+        secret,
+        &secret.replace('/', "%2F"),
+    ] {
+        let answer = client.get(&format!("/vod/{name}.png"));
+        let told = answer.json();
+        assert_eq!((answer.status, told["message"].as_str()), (404, Some("File not found")), "{name}");
+    }
+    assert_eq!(client.get("/vod/text.mp4.png").status, 422);
+    assert_eq!(card(&client.get("/vod/film.mp4.png")), 0);
 }

@@ -136,6 +136,7 @@ fn moment(request: &Request) -> Result<Duration, ApiError> {
         is_number.then(|| digits.parse().ok()).flatten()
     };
     let (whole, fraction) = match text.split_once('.') {
+        Some((_, "")) => (None, None),
         Some((whole, fraction)) => (read(whole), read(&format!("{fraction:0<DIGITS_MAX$}"))),
         None => (read(&text), Some(0)),
     };

@@ -240,13 +240,14 @@ impl<'a> Conversation<'a> {
                 // It ended by itself, and its event is on the way.
                 None => tracing::debug!("{media_session_id} is over already"),
             },
-            Action::TakeSnapshot { ticket, name } => {
+            Action::TakeSnapshot { ticket, name, media_session_id } => {
                 let offer = self.offer.clone();
                 let reply = Box::new(move |result| {
                     // Full: the connection sees it by the count of refused events. Closed: the client is gone.
                     let _ = offer.offer(Event::Snapshot { ticket, result });
                 });
-                (self.service.take_snapshot)(&name, reply);
+                let own = self.pulled.own_stream(&media_session_id, &name);
+                (self.service.take_snapshot)(own.unwrap_or(&name), reply);
             }
             Action::CheckStream { id, name } => {
                 let unavailable = match self.service.registry.find(&name).map(|stream| stream.facts().status)

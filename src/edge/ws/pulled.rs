@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crossbeam_channel::Receiver;
 
-use crate::base::id::{MediaSessionId, without_password};
+use crate::base::id::{MediaSessionId, StreamName, without_password};
 use crate::base::queue::{Offer, queue};
 use crate::base::wait::Waker;
 use crate::edge::pull::{PullError, Pulls, Watching, is_uri};
@@ -33,6 +33,8 @@ struct Player {
     _held: Held,
     /// What to play once the source is there; `None` once it is played.
     request: Option<Box<StartPlay>>,
+    /// What the client calls its stream, and what the stream is called.
+    names: (String, Option<StreamName>),
 }
 
 /// What is held for a player.
@@ -79,7 +81,8 @@ impl Pulled {
         } else {
             return Ok(Some(request));
         };
-        let player = Player { wish: self.next, _held: held, request: Some(request) };
+        let names = (request.name.clone(), None);
+        let player = Player { wish: self.next, _held: held, request: Some(request), names };
         self.next += 1;
         self.players.insert(id, player);
         Ok(None)
@@ -99,10 +102,13 @@ impl Pulled {
         loop {
             let (id, wish, result) = self.told.try_recv().ok()?;
             let player = self.players.get_mut(&id).filter(|player| player.wish == wish);
-            let Some(mut request) = player.and_then(|player| player.request.take()) else { continue };
+            let Some(player) = player else { continue };
+            let Some(mut request) = player.request.take() else { continue };
             return Some(match result {
                 Ok(stream) => {
-                    request.name = stream.publication().name.to_string();
+                    let name = &stream.publication().name;
+                    player.names.1 = Some(name.clone());
+                    request.name = name.to_string();
                     Ok(request)
                 }
                 Err(info) => {
@@ -111,6 +117,22 @@ impl Pulled {
                 }
             });
         }
+    }
+
+    /// The name of the stream that a player of this connection has of its own, where nobody else knows it: a file of
+    /// `vod://`. `name` is what the client calls it; where another media session than the player's asks, and only one player
+    /// is meant by the name, it is that one.
+    pub(super) fn own_stream(&self, id: &MediaSessionId, name: &str) -> Option<&str> {
+        if !VodKind::of(name).is_some_and(|(kind, _)| kind == VodKind::Personal) {
+            return None;
+        }
+        let of_name = |player: &&Player| player.names.0 == name;
+        let mut others = self.players.values().filter(of_name);
+        let player = self.players.get(id).filter(of_name).or_else(|| {
+            let only = others.next()?;
+            others.next().is_none().then_some(only)
+        });
+        Some(player?.names.1.as_ref()?.as_str())
     }
 
     /// Lets go of a player's source; returns whether the player was still waiting for it.

@@ -62,6 +62,8 @@ pub enum Action {
         ticket: u64,
         /// Of which stream; not checked.
         name: String,
+        /// For which media session of the client's; where it plays a stream that only it knows, that one is meant.
+        media_session_id: MediaSessionId,
     },
     /// Answer with [`Event::Checked`].
     CheckStream {

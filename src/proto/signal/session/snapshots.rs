@@ -13,17 +13,19 @@ impl Session {
         let of_stream = self.is_stream(&media_session_id);
         let pending = PendingSnapshot { media_session_id, name, of_stream };
         if pending.media_session_id.is_empty() {
-            self.answer_snapshot(pending, Err("MediaSessionId is null".into()));
-        } else if MediaSessionId::new(&pending.media_session_id).is_err() {
+            return self.answer_snapshot(pending, Err("MediaSessionId is null".into()));
+        }
+        let Ok(media_session_id) = MediaSessionId::new(&pending.media_session_id) else {
             self.act(Action::CountBadInput("media_session_id"));
-            self.answer_snapshot(pending, Err(NO_SNAPSHOT.into()));
-        } else if self.snapshots.len() >= self.settings.snapshots_max {
+            return self.answer_snapshot(pending, Err(NO_SNAPSHOT.into()));
+        };
+        if self.snapshots.len() >= self.settings.snapshots_max {
             self.act(Action::CountBadInput("snapshots_per_connection"));
             self.answer_snapshot(pending, Err(NO_SNAPSHOT.into()));
         } else {
             let ticket = self.next_ticket;
             self.next_ticket += 1;
-            self.act(Action::TakeSnapshot { ticket, name: pending.name.clone() });
+            self.act(Action::TakeSnapshot { ticket, name: pending.name.clone(), media_session_id });
             self.snapshots.insert(ticket, pending);
         }
     }

@@ -114,7 +114,7 @@ impl Call {
     fn snapshot(&mut self, id: &str, name: &str) -> u64 {
         self.say(json!({"message": "snapshot", "data": [{"name": name, "mediaSessionId": id}]}));
         match self.take_actions().as_slice() {
-            [Action::TakeSnapshot { ticket, name: asked }] if asked == name => *ticket,
+            [Action::TakeSnapshot { ticket, name: asked, .. }] if asked == name => *ticket,
             other => panic!("{other:?}"),
         }
     }
