@@ -11,6 +11,8 @@
 //! refuses ends the recording, never the stream: a recorder is one more consumer with a queue.
 
 mod ebml;
+#[cfg(test)]
+mod growing_tests;
 mod hook;
 mod mp4_file;
 mod name;
