@@ -5,6 +5,7 @@
 mod support;
 
 mod connections;
+mod growing;
 mod leaks;
 mod loss;
 mod pictures;

@@ -19,10 +19,10 @@ use crate::support::site::read_png;
 use crate::support::viewer::Viewer;
 use crate::support::ws_client::WsClient;
 
-const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A folder with `film.mp4`: cards from 0 on, 25 a second, a keyframe each ten.
-fn media(cards: u32) -> TempDir {
+pub(crate) fn media(cards: u32) -> TempDir {
     let folder = tempfile::tempdir().unwrap();
     std::fs::rename(card_clip(folder.path(), cards, 10), folder.path().join("film.mp4")).unwrap();
     folder
@@ -41,20 +41,20 @@ fn add_reordered(media: &Path) {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
-fn server(media: &TempDir, settings: &[(&str, &str)]) -> Server {
+pub(crate) fn server(media: &TempDir, settings: &[(&str, &str)]) -> Server {
     let own = [("media_dir", media.path().to_str().unwrap())];
     Server::start(&own.iter().chain(settings).copied().collect::<Vec<_>>(), false)
 }
 
-fn rest(server: &Server) -> HttpClient {
+pub(crate) fn rest(server: &Server) -> HttpClient {
     HttpClient::connect(server.address("http"))
 }
 
-fn call(client: &mut HttpClient, call: &str, body: &Value) -> HttpResponse {
+pub(crate) fn call(client: &mut HttpClient, call: &str, body: &Value) -> HttpResponse {
     client.post(&format!("/rest-api/{call}"), &body.to_string())
 }
 
-fn until(what: &str, mut holds: impl FnMut() -> bool) {
+pub(crate) fn until(what: &str, mut holds: impl FnMut() -> bool) {
     let clock = Clock::real();
     let deadline = clock.now() + PATIENCE;
     while !holds() {
@@ -80,7 +80,12 @@ fn shown_and_sent(client: &mut HttpClient, name: &str) -> (u32, u32) {
 }
 
 /// Asks to play; returns the answer's description, or status and reason of the refusal.
-fn play(client: &mut WsClient, id: &str, name: &str, viewer: &Viewer) -> Result<String, (String, String)> {
+pub(crate) fn play(
+    client: &mut WsClient,
+    id: &str,
+    name: &str,
+    viewer: &Viewer,
+) -> Result<String, (String, String)> {
     client.say(
         "playStream",
         json!({"mediaSessionId": id, "name": name, "hasVideo": true, "hasAudio": true,
@@ -99,7 +104,7 @@ fn play(client: &mut WsClient, id: &str, name: &str, viewer: &Viewer) -> Result<
 }
 
 /// What a player is told at its end.
-fn end_of(client: &mut WsClient, id: &str) -> (String, String) {
+pub(crate) fn end_of(client: &mut WsClient, id: &str) -> (String, String) {
     loop {
         let message = client.next();
         let told = &message["data"][0];
