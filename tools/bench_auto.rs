@@ -18,6 +18,7 @@ use stillcast::services::auto::{AutoSettings, AutoSnapshots, Naming};
 use stillcast::services::colour::to_rgb;
 use stillcast::services::decode::StreamDecoder;
 use stillcast::services::png::{Origin, PngText, encode};
+use stillcast::services::retention::Keep;
 use stillcast::services::test_card::{CardEncoder, CardSettings};
 
 const RATE: u64 = 30;
@@ -82,6 +83,7 @@ fn service(units: &[AccessUnit], clock: &Clock) -> Result<(f64, u64, u64), Failu
         naming: Naming::StreamName,
         rate,
         retention: 20,
+        keep: Keep::default(),
         pixels_max: PIXELS_MAX,
     };
     let auto = AutoSnapshots::start(settings, &registry, clock.clone(), metrics.clone())?;

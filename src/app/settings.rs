@@ -258,8 +258,19 @@ pub(super) fn automatic_snapshots(config: &Config) -> Option<AutoSettings> {
         },
         rate: NonZeroU64::new(config.snapshot_auto_rate).unwrap_or(NonZeroU64::MIN),
         retention: narrow(config.snapshot_auto_retention),
+        keep: Keep {
+            files: 0,
+            age: age(config.snapshot_auto_retention_age_s),
+            bytes: config.snapshot_auto_retention_bytes as u64,
+            free_bytes: config.snapshot_auto_retention_free_bytes as u64,
+        },
         pixels_max: pixels_max(config),
     })
+}
+
+/// An age in seconds, of which 0 is none.
+fn age(seconds: u64) -> Option<Duration> {
+    (seconds > 0).then(|| Duration::from_secs(seconds))
 }
 
 pub(super) fn recordings(config: &Config) -> RecordSettings {
@@ -279,8 +290,7 @@ pub(super) fn recordings(config: &Config) -> RecordSettings {
         },
         keep: Keep {
             files: config.record_retention_files,
-            age: (config.record_retention_age_s > 0)
-                .then(|| Duration::from_secs(config.record_retention_age_s)),
+            age: age(config.record_retention_age_s),
             bytes: config.record_retention_bytes as u64,
             free_bytes: config.record_retention_free_bytes as u64,
         },

@@ -244,6 +244,12 @@ keys! {
         "snapshot_auto_rate" = "30" => snapshot_auto_rate: u64, Whole { from: 1, to: 1_000_000 };
         /// Pictures kept in each folder; the oldest are removed. 0 keeps all.
         "snapshot_auto_retention" = "20" => snapshot_auto_retention: u64, Whole { from: 0, to: 10_000_000 };
+        /// Seconds after which pictures are removed, those of streams that are over too, and folders that are empty then. 0: never.
+        "snapshot_auto_retention_age_s" = "0" => snapshot_auto_retention_age_s: u64, Whole { from: 0, to: 10_000_000_000 };
+        /// Bytes that the pictures of all folders may have together; the oldest are removed. 0: no bound.
+        "snapshot_auto_retention_bytes" = "0" => snapshot_auto_retention_bytes: usize, Bytes { from: 0, to: 1 << 60 };
+        /// Bytes to be free on the file system of the pictures: the oldest are removed for it. 0: none are.
+        "snapshot_auto_retention_free_bytes" = "0" => snapshot_auto_retention_free_bytes: usize, Bytes { from: 0, to: 1 << 60 };
     }
     "Recording" {
         /// Folder of recordings. Empty: `records` under `data_dir`. They are served at /client/records/NAME.

@@ -3,7 +3,7 @@
 //! ```text
 //! registry ──ring──► auto-watch ──starts──► auto-<id> (one a stream) ──pictures (8)──► autosnap ──► <folder>/<n>.png
 //!                                             │ taker.rs: decodes what the rate needs      writer.rs, store.rs
-//! stream ──live──────────────────────────────►┘
+//! stream ──live──────────────────────────────►┘                                               auto-old: what goes (old.rs)
 //! ```
 //!
 //! Which frames: the units of a stream are counted from 0, in decoding order. Of each run of N units (0 to N−1, N to 2N−1, …) the
@@ -12,6 +12,7 @@
 //!
 //! A disk that is full or read-only, a queue that is full: each costs pictures, never a stream.
 
+mod old;
 mod store;
 mod taker;
 #[cfg(test)]
@@ -31,8 +32,10 @@ use crate::base::metrics::Metrics;
 use crate::base::queue::{Offer, queue};
 use crate::base::stop::{StopSource, StopToken};
 use crate::base::threads::{STACK_CODEC_BYTES, STACK_PROTOCOL_BYTES, Thread, spawn};
-use crate::hub::{Registry, Stream};
+use crate::hub::{Publication, Registry, Stream};
+use crate::services::retention::Keep;
 
+use old::Pruner;
 use taker::Taker;
 use writer::{Job, Source, Writer};
 
@@ -47,6 +50,8 @@ pub struct AutoSettings {
     pub rate: NonZeroU64,
     /// Newest pictures kept in a folder (`snapshot_auto_retention`); 0 keeps all.
     pub retention: usize,
+    /// What is kept of all folders together (`snapshot_auto_retention_*`).
+    pub keep: Keep,
     /// Most pixels of a coded picture (`pixels_max`).
     pub pixels_max: u64,
 }
@@ -58,6 +63,16 @@ pub enum Naming {
     MediaSessionId,
     /// The stream's name: one folder, whose numbers go on when the name is published again.
     StreamName,
+}
+
+impl Naming {
+    /// The name that a stream's folder is called after.
+    fn name_of(self, publication: &Publication) -> &str {
+        match self {
+            Self::MediaSessionId => publication.media_session_id.as_str(),
+            Self::StreamName => publication.name.as_str(),
+        }
+    }
 }
 
 /// Pictures that wait for the writer, all streams together. When full, a picture is skipped and counted.
@@ -75,6 +90,7 @@ pub struct AutoSnapshots {
     stop: StopSource,
     watch: Option<Thread>,
     writer: Option<Thread>,
+    old: Option<Thread>,
 }
 
 impl AutoSnapshots {
@@ -98,12 +114,20 @@ impl AutoSnapshots {
             }
         })?;
         let stop = StopSource::new();
+        let token = stop.token();
+        let old = if settings.keep == Keep::default() {
+            None
+        } else {
+            let (dir, registry, clock) = (settings.dir.clone(), registry.clone(), clock.clone());
+            let pruner = Pruner { dir, naming: settings.naming, keep: settings.keep, registry, clock };
+            Some(spawn("auto-old", STACK_PROTOCOL_BYTES, move || pruner.run(&token))?)
+        };
         let watch =
             Watch { settings, registry: registry.clone(), pictures, clock, metrics, takers: HashMap::new() };
         let rung = registry.watch(None);
         let token = stop.token();
         let watch = spawn("auto-watch", STACK_PROTOCOL_BYTES, move || watch.run(&token, &rung))?;
-        Ok(Self { stop, watch: Some(watch), writer: Some(writer) })
+        Ok(Self { stop, watch: Some(watch), writer: Some(writer), old })
     }
 
     /// Stops taking pictures, writes those that wait, and ends within four seconds; returns whether all threads ended.
@@ -116,7 +140,8 @@ impl AutoSnapshots {
         let margin = Duration::from_millis(500);
         let watch = self.watch.take().is_none_or(|thread| thread.join(TAKERS_END_LIMIT + margin));
         let writer = self.writer.take().is_none_or(|thread| thread.join(WRITER_END_LIMIT));
-        watch && writer
+        let old = self.old.take().is_none_or(|thread| thread.join(margin));
+        watch && writer && old
     }
 }
 
@@ -173,11 +198,7 @@ impl Watch {
     fn start_taker(&self, stream: &Arc<Stream>, stop: StopToken) -> std::io::Result<Thread> {
         let publication = stream.publication();
         let source = Source {
-            folder: match self.settings.naming {
-                Naming::MediaSessionId => publication.media_session_id.as_str(),
-                Naming::StreamName => publication.name.as_str(),
-            }
-            .to_owned(),
+            folder: self.settings.naming.name_of(publication).to_owned(),
             stream_name: publication.name.clone(),
             epoch: stream.epoch(),
         };

@@ -63,6 +63,22 @@ fn is_device(stem: &str) -> bool {
     matches!(stem.as_str(), "con" | "prn" | "aux" | "nul") || numbered("com") || numbered("lpt")
 }
 
+/// Whether a folder of this name may be one that [`folder_name`] made.
+pub(super) fn is_folder_name(name: &str) -> bool {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"%._-~".contains(&byte);
+    !name.is_empty() && name.len() <= FOLDER_NAME_MAX && name.bytes().all(plain) && !name.starts_with('.')
+}
+
+/// Whether a file of this name is a picture that was written here.
+pub(super) fn is_picture(name: &str) -> bool {
+    number_of(name, SUFFIX).is_some()
+}
+
+/// Whether it is one that a crash left half written.
+pub(super) fn is_leftover(name: &str) -> bool {
+    name.strip_prefix('.').and_then(|name| number_of(name, PART_SUFFIX)).is_some()
+}
+
 /// One name in a folder.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Entry {
@@ -92,9 +108,7 @@ pub(super) fn plan(entries: &[Entry]) -> Plan {
             if entry.regular && entry.name == picture_name(number) {
                 plan.pictures.insert(number);
             }
-        } else if entry.regular
-            && entry.name.strip_prefix('.').and_then(|name| number_of(name, PART_SUFFIX)).is_some()
-        {
+        } else if entry.regular && is_leftover(&entry.name) {
             plan.leftovers.push(entry.name.clone());
         }
     }

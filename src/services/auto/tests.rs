@@ -291,6 +291,7 @@ fn service(root: &Path, registry: &Registry, metrics: &Metrics) -> AutoSnapshots
         naming: Naming::StreamName,
         rate: NonZeroU64::new(5).unwrap(),
         retention: 100,
+        keep: Keep::default(),
         pixels_max: PIXELS_MAX,
     };
     AutoSnapshots::start(settings, registry, Clock::real(), metrics.clone()).unwrap()
@@ -370,4 +371,43 @@ fn no_frame_and_no_file_comes_after_the_end_of_a_stream() {
     let taken = pictures(&root.path().join("cam"));
     let expected: Vec<_> = (0..6).map(|n| (u64::from(n) + 1, n * 5)).collect();
     assert_eq!(taken, expected);
+}
+
+#[test]
+fn old_pictures_of_all_folders_go_and_those_of_streams_that_are_over_with_their_folder() {
+    let root = tempfile::tempdir().unwrap();
+    let outside = tempfile::tempdir().unwrap();
+    std::fs::write(outside.path().join("1.png"), b"precious").unwrap();
+    std::os::unix::fs::symlink(outside.path(), root.path().join("linked")).unwrap();
+    for folder in ["Over", "cam%2f1", "my pictures"] {
+        std::fs::create_dir(root.path().join(folder)).unwrap();
+        for name in ["1.png", "2.png", "007.png"] {
+            std::fs::write(root.path().join(folder).join(name), [0; 100]).unwrap();
+        }
+    }
+    std::fs::remove_file(root.path().join("Over/007.png")).unwrap();
+    std::fs::write(root.path().join("Over/.3.png.part"), b"half").unwrap();
+    std::fs::remove_file(root.path().join("cam%2f1/007.png")).unwrap();
+    let registry = Registry::new(GopLimits { units: 600, bytes: 1 << 24 }, 9);
+    let live = publish(&registry, "cam/1", "m1");
+    let settings = AutoSettings {
+        dir: root.path().into(),
+        naming: Naming::StreamName,
+        rate: NonZeroU64::new(5).unwrap(),
+        retention: 0,
+        keep: Keep { bytes: 1, ..Keep::default() },
+        pixels_max: PIXELS_MAX,
+    };
+    let auto = AutoSnapshots::start(settings, &registry, Clock::real(), Metrics::new()).unwrap();
+    let is_there = |name: &str| root.path().join(name).symlink_metadata().is_ok();
+    wait_for("the folder of a stream that is over goes", || !is_there("Over"));
+    assert!(is_there("cam%2f1") && !is_there("cam%2f1/1.png") && !is_there("cam%2f1/2.png"));
+    for kept in ["my pictures/1.png", "my pictures/2.png", "my pictures/007.png", "linked"] {
+        assert!(is_there(kept), "{kept}");
+    }
+    assert_eq!(std::fs::read(outside.path().join("1.png")).unwrap(), b"precious");
+    // The live stream's folder is written to all the same.
+    push_cards(&live, &mut cards(0), 0..1, &Clock::real()).unwrap();
+    wait_for("a picture", || is_there("cam%2f1/1.png"));
+    assert!(auto.stop());
 }
