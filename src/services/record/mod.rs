@@ -1,7 +1,7 @@
 //! Recordings: streams into files that can be played at every moment.
 //!
 //! ```text
-//! registry ──ring──► record-watch ──starts──► rec-<id> (one a stream) ──► <records_dir>/<name>.mp4, .webm
+//! registry ──ring──► record-watch ──starts──► rec-<id> (one a stream) ──► <records_dir>/<name>.mp4, .webm ◄─ record-sync
 //! REST, signalling ──Recordings──►              timeline.rs: one clock for all tracks
 //!                                               mp4_file.rs, webm_file.rs: fragments, then an index
 //! at start: record-repair finishes what a crash left         record-hook runs the operator's program
@@ -10,6 +10,7 @@
 //! H.264 goes with Opus or AAC into MP4, VP8 with Opus into WebM, as they came; nothing is decoded. A disk that is slow, full or
 //! refuses ends the recording, never the stream: a recorder is one more consumer with a queue.
 
+mod durable;
 mod ebml;
 #[cfg(test)]
 mod growing_tests;
@@ -18,6 +19,7 @@ mod mp4_file;
 mod name;
 mod recorder;
 mod repair;
+mod rotation;
 mod sample;
 mod store;
 #[cfg(test)]
@@ -33,11 +35,13 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, select};
 use rand::Rng as _;
 
+use self::durable::Disk;
 use self::hook::{Hook, Run};
 use self::name::NameFacts;
 pub use self::name::{Naming, is_recording};
 pub use self::recorder::RecordFailure;
 use self::recorder::{Plan, Recorder};
+pub use self::rotation::Rotation;
 use self::store::Store;
 use super::retention::Keep;
 use crate::base::clock::Clock;
@@ -58,41 +62,6 @@ const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 const PRUNE_INTERVAL: Duration = Duration::from_secs(60);
 /// Names of complete recordings that are remembered for publishers who ask late.
 const REMEMBERED_MAX: usize = 512;
-
-/// When a recording begins another file (`record_rotation`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Rotation {
-    /// Never.
-    Never,
-    /// After so long, at the next keyframe.
-    After(Duration),
-    /// At so many bytes, likewise.
-    Bytes(u64),
-}
-
-impl Rotation {
-    /// Reads what an operator writes: seconds, or bytes with K, M or G (of 1024) after them. `None` for anything else.
-    #[must_use]
-    pub fn parse(text: &str) -> Option<Self> {
-        let text = text.trim();
-        if text.is_empty() || text == "disabled" {
-            return Some(Self::Never);
-        }
-        let unit = text.chars().next_back()?;
-        let shift = match unit.to_ascii_uppercase() {
-            'K' => Some(10),
-            'M' => Some(20),
-            'G' => Some(30),
-            _ => None,
-        };
-        let digits = if shift.is_some() { text.get(..text.len() - 1)? } else { text };
-        let number = digits.parse::<u64>().ok().filter(|number| *number > 0)?;
-        Some(match shift {
-            Some(shift) => Self::Bytes(number.checked_mul(1 << shift)?),
-            None => Self::After(Duration::from_secs(number)),
-        })
-    }
-}
 
 /// What is recorded, where to and for how long.
 #[derive(Clone, Debug)]
@@ -201,6 +170,7 @@ struct Shared {
     clock: Clock,
     metrics: Metrics,
     hook: Hook,
+    disk: Disk,
     state: Mutex<State, { rank::RECORDINGS }>,
 }
 
@@ -223,6 +193,7 @@ pub struct RecordService {
     watch: Option<Thread>,
     repair: Option<Thread>,
     hook: Option<Thread>,
+    sync: Option<Thread>,
 }
 
 impl RecordService {
@@ -239,19 +210,22 @@ impl RecordService {
         let (stop, hook_stop) = (StopSource::new(), StopSource::new());
         let (hook, hook_thread) =
             Hook::start(settings.hook.clone(), settings.hook_limit, clock.clone(), hook_stop.token())?;
+        let (disk, sync) = Disk::start(clock.clone(), hook_stop.token())?;
         let shared = Arc::new(Shared {
             settings,
             registry: registry.clone(),
             clock,
             metrics,
             hook,
+            disk,
             state: Mutex::default(),
         });
         let handle = Recordings(shared.clone());
         let (token, rung, watched) = (stop.token(), registry.watch(None), handle.clone());
         let watch = spawn("record-watch", STACK_PROTOCOL_BYTES, move || watched.watch(&token, &rung))?;
         let repair = spawn("record-repair", STACK_PROTOCOL_BYTES, move || shared.repair())?;
-        Ok(Self { handle, stop, hook_stop, watch: Some(watch), repair: Some(repair), hook: hook_thread })
+        let (watch, repair, sync) = (Some(watch), Some(repair), Some(sync));
+        Ok(Self { handle, stop, hook_stop, watch, repair, hook: hook_thread, sync })
     }
 
     /// For those who begin, end and list recordings.
@@ -276,6 +250,9 @@ impl RecordService {
             ended &= repair.join(RECORDERS_END_LIMIT);
         }
         self.hook_stop.set();
+        if let Some(sync) = self.sync.take() {
+            ended &= sync.join(RECORDERS_END_LIMIT);
+        }
         // A program of the operator's that still runs is not ours to wait for.
         if let Some(hook) = self.hook.take().filter(|hook| hook.is_ended()) {
             ended &= hook.join(Duration::ZERO);

@@ -394,6 +394,7 @@ pub(super) fn finish(file: &File) -> Result<Duration, Mp4Error> {
     let bytes = index(&movie, 0)?;
     file.write_all_at(&bytes, movie.end)?;
     write_outer(file, first, movie.end)?;
+    file.sync_data()?;
     hide(file, &movie, first - OUTER_HEAD)?;
     Ok(duration)
 }
@@ -412,6 +413,8 @@ fn put_index(
     write_u32(file, after, first - OUTER_HEAD - after)?;
     file.write_all_at(b"free", after + 4)?;
     write_outer(file, first, end)?;
+    // Not before all that it puts in force is on the disk: a power failure may come between any two writes.
+    file.sync_data()?;
     hide(file, movie, place)
 }
 

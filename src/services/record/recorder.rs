@@ -7,6 +7,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crossbeam_channel::{RecvTimeoutError, select};
 
+use super::durable::Durable;
 use super::mp4_file::{self, Mp4File, WriteError};
 use super::name::{EndFacts, NameFacts, Naming};
 use super::sample::{AudioSample, VideoSample};
@@ -22,6 +23,8 @@ use crate::services::mp4::Mp4Error;
 
 /// Media that waits at most before it is written: with the time of writing, less than a second is lost by a crash.
 const FLUSH_AFTER: Duration = Duration::from_millis(700);
+/// From one time that a file is forced onto the disk to the next.
+const FORCE_INTERVAL: Duration = Duration::from_secs(1);
 /// For so long the first units are looked at before the first is placed.
 const ALIGN_FOR: Duration = Duration::from_millis(600);
 /// And no more than so many.
@@ -82,6 +85,9 @@ struct Part {
     facts: NameFacts,
     /// Sound that has no place in it was told of.
     told: bool,
+    durable: Arc<Durable>,
+    /// When it is to be forced onto the disk next.
+    force_at: Instant,
 }
 
 enum Sample {
@@ -151,6 +157,7 @@ impl Recorder {
             } else if let Some(part) = part {
                 // A source that stands still: what there is of it is written.
                 part.flush().map_err(failed)?;
+                self.force(part)?;
             }
             if is_over {
                 // What came before the stop is part of it.
@@ -235,6 +242,20 @@ impl Recorder {
             && let Some(part) = part
         {
             part.flush().map_err(failed)?;
+            self.force(part)?;
+        }
+        Ok(())
+    }
+
+    /// Asks for what was written to be forced onto the disk, when it is time, and hears what came of it before.
+    fn force(&self, part: &mut Part) -> Result<(), RecordFailure> {
+        if let Some(failure) = part.durable.failure() {
+            return Err(RecordFailure::Write(failure.to_owned()));
+        }
+        let now = self.shared.clock.now();
+        if now >= part.force_at {
+            part.force_at = now + FORCE_INTERVAL;
+            self.shared.disk.ask(&part.durable);
         }
         Ok(())
     }
@@ -292,7 +313,9 @@ impl Recorder {
         } else {
             Writer::Mp4(Box::new(Mp4File::new(file, created)))
         };
-        Ok(Some(Part { unfinished, writer, begun: self.shared.clock.now(), facts, told: false }))
+        let durable = Durable::new(unfinished.file.try_clone()?, self.store.folder()?);
+        let begun = self.shared.clock.now();
+        Ok(Some(Part { unfinished, writer, begun, facts, told: false, durable, force_at: begun }))
     }
 
     fn create(&self, facts: &NameFacts, ending: &str) -> io::Result<Unfinished> {

@@ -10,7 +10,7 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{
-    AtFlags, CWD, Dir, FileType, FlockOperation, Mode, OFlags, RenameFlags, flock, fstatvfs, openat,
+    AtFlags, CWD, Dir, FileType, FlockOperation, Mode, OFlags, RenameFlags, flock, fstatvfs, fsync, openat,
     renameat_with, statat, unlinkat,
 };
 use rustix::io::Errno;
@@ -60,6 +60,11 @@ impl Store {
         Ok(Self { root, path: std::path::absolute(path)? })
     }
 
+    /// The folder once more.
+    pub(super) fn folder(&self) -> io::Result<OwnedFd> {
+        self.root.try_clone()
+    }
+
     /// The whole path of a file.
     pub(super) fn path_of(&self, name: &str) -> PathBuf {
         self.path.join(name)
@@ -96,9 +101,10 @@ impl Store {
         Err(io::ErrorKind::AlreadyExists.into())
     }
 
-    /// The file is complete: gives it its last name, where that is another one, and takes the mark away. Returns the name that
-    /// it has.
+    /// The file is complete: forces it onto the disk, gives it its last name, where that is another one, and takes the mark away.
+    /// Returns the name that it has, which is on the disk as well.
     pub(super) fn complete(&self, done: Unfinished, last_name: Option<&str>) -> io::Result<String> {
+        done.file.sync_all()?;
         let mut name = done.name.clone();
         if let Some(last_name) = last_name.filter(|last| *last != done.name) {
             for number in 1..=TRIES_MAX {
@@ -117,6 +123,7 @@ impl Store {
             }
         }
         unlinkat(&self.root, &done.mark, AtFlags::empty())?;
+        fsync(&self.root)?;
         Ok(name)
     }
 
