@@ -72,8 +72,29 @@ pub struct Process {
 impl Process {
     /// Starts it on free ports with these further arguments, and waits for `ready`.
     pub fn start(arguments: &[&str]) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let mut command = command(folder.path(), arguments);
+        Self::start_in(tempfile::tempdir().unwrap(), |command| command, arguments)
+    }
+
+    /// As [`Process::start`], with a disk of so many KiB of its own at `disk`, that nobody else sees. `None` where the system
+    /// does not let us mount one.
+    pub fn start_with_disk(disk: &Path, kib: u32, arguments: &[&str]) -> Option<Self> {
+        let wrap = |inner: Command| {
+            let mount = "mount -t tmpfs -o size=\"$0\" none \"$1\" && shift && exec \"$@\"";
+            let mut command = Command::new("unshare");
+            command.args(["--user", "--map-root-user", "--mount", "sh", "-c", mount, &format!("{kib}k")]);
+            command.arg(disk).arg(inner.get_program()).args(inner.get_args()).stdin(Stdio::null());
+            if let Some(folder) = inner.get_current_dir() {
+                command.current_dir(folder);
+            }
+            command
+        };
+        let mut try_it = wrap(Command::new("true"));
+        let is_allowed = try_it.stderr(Stdio::null()).status().is_ok_and(|status| status.success());
+        is_allowed.then(|| Self::start_in(tempfile::tempdir().unwrap(), wrap, arguments))
+    }
+
+    fn start_in(folder: TempDir, wrap: impl FnOnce(Command) -> Command, arguments: &[&str]) -> Self {
+        let mut command = wrap(command(folder.path(), arguments));
         for (name, text) in settings_in(folder.path(), &[]) {
             command.arg("--set").arg(format!("{name}={text}"));
         }

@@ -20,6 +20,8 @@ const NUMBER_MAX: u64 = 999_999_999_999_999;
 const SUFFIX: &str = ".png";
 /// A file that is being written: hidden, so that nobody who looks for pictures takes it for one.
 const PART_SUFFIX: &str = ".png.part";
+/// Pictures of a folder that a power failure may have cost, at most: those of a minute, two a second.
+const UNSAVED_MAX: usize = 120;
 const CASE_PROBE: &str = ".stillcast-case";
 const CASE_PROBE_OTHER: &str = ".STILLCAST-CASE";
 
@@ -166,6 +168,16 @@ impl Folder {
             unlinkat(&directory, leftover, AtFlags::empty())?;
         }
         let mut pictures = plan.pictures;
+        // A power failure leaves names whose bytes never came: no picture is better than half a one.
+        let newest: Vec<u64> = pictures.iter().rev().take(UNSAVED_MAX).copied().collect();
+        for number in newest {
+            let name = picture_name(number);
+            let found = statat(&directory, &name, AtFlags::SYMLINK_NOFOLLOW)?;
+            if found.st_size == 0 {
+                unlinkat(&directory, &name, AtFlags::empty())?;
+                pictures.remove(&number);
+            }
+        }
         if retention == 0 {
             // Nothing will ever be removed: no need to remember.
             pictures.clear();
@@ -356,13 +368,15 @@ mod tests {
         let path = root.path().join("cam%2f1");
         assert_eq!(names(&path), ["3.png", "4.png", "5.png"]);
         std::fs::write(path.join(".6.png.part"), b"half").unwrap();
+        // A power failure came before its bytes did.
+        std::fs::write(path.join("5.png"), b"").unwrap();
         std::fs::write(path.join("notes.txt"), b"mine").unwrap();
         let mut folder = Folder::open(root.path(), "cam/1", 2).unwrap();
         assert_eq!(folder.write(b"png").unwrap().number, 6);
-        assert_eq!(names(&path), ["5.png", "6.png", "notes.txt"]);
+        assert_eq!(names(&path), ["4.png", "6.png", "notes.txt"]);
         let mut folder = Folder::open(root.path(), "cam/1", 0).unwrap();
         folder.write(b"png").unwrap();
-        assert_eq!(names(&path), ["5.png", "6.png", "7.png", "notes.txt"], "0 keeps all");
+        assert_eq!(names(&path), ["4.png", "6.png", "7.png", "notes.txt"], "0 keeps all");
         assert_eq!(names(root.path()), ["cam%2f1"], "nothing else is left in the root");
     }
 
