@@ -43,7 +43,7 @@ use crate::proto::sdp::offer::Offer;
 use crate::proto::signal::message::FromClient;
 use crate::proto::stun::Binding;
 use crate::services::decode::{DecodeError, StreamDecoder};
-use crate::services::vod::Demuxer;
+use crate::services::vod::{Demuxer, picture_at};
 
 pub use rtmp::{amf0, flv_tags, rtmp_client, rtmp_server};
 pub use rtsp::{depack_aac, rtsp_client, rtsp_message, rtsp_sdp, rtsp_server};
@@ -284,6 +284,15 @@ pub fn mp4(data: &[u8]) {
     }
     demuxer.seek(demuxer.duration() / 2);
     let _ = demuxer.next(now);
+    // The picture of a moment, of small ones: what comes out has the size that its parameters say.
+    const SMALL: u64 = 320 * 240;
+    let Ok(mut demuxer) = Demuxer::open(data.to_vec().into_boxed_slice(), SMALL) else { return };
+    let (half, left) = (demuxer.duration() / 2, std::cell::Cell::new(200_u32));
+    let goes_on = || left.replace(left.get().saturating_sub(1)) > 0;
+    let mut decoder = StreamDecoder::new(SMALL, Metrics::new());
+    if let Ok((picture, _)) = picture_at(&mut demuxer, &mut decoder, half, now, &goes_on) {
+        assert_eq!(picture.y.len(), picture.params.width as usize * picture.params.height as usize);
+    }
 }
 
 /// A properties file.

@@ -10,6 +10,7 @@
 //! allocated, and every sample lies inside the file. Where samples go and what they mean to a stream is not known here.
 
 mod boxes;
+mod check;
 mod edits;
 mod entry;
 mod movie;

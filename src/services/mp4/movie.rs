@@ -8,12 +8,10 @@ use shiguredo_mp4::boxes::{
 };
 use shiguredo_mp4::{Decode as _, Either};
 
-use super::boxes::{BoxHead, ReadAt, TopBoxes, children, head_at};
+use super::boxes::{BoxHead, ReadAt, TopBoxes, head_at};
+use super::check::{check_index, check_runs};
 use super::{Edit, MOOF_BYTES_MAX, MOOV_BYTES_MAX, Mp4Error, SAMPLES_MAX, TRACKS_MAX, format_error};
 use crate::media::track::Rotation;
-
-/// Most samples of a run whose entries say nothing of each (ISO/IEC 14496-12 section 8.8.8): nothing backs their number.
-const UNBACKED_SAMPLES_MAX: u32 = 65_536;
 
 /// What a track holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -133,6 +131,7 @@ impl Movie {
             return Err(Mp4Error::TooLarge("index"));
         }
         let bytes = file.read(moov_at.offset, usize::try_from(moov_at.size).unwrap_or(usize::MAX))?;
+        check_index(bytes.get(moov_at.head_size as usize..).unwrap_or_default())?;
         let (moov, _) = MoovBox::decode(&bytes)?;
         drop(bytes);
         let tracks = moov.trak_boxes.iter().take(TRACKS_MAX);
@@ -338,32 +337,6 @@ const TICKS_MAX: i64 = 1 << 56;
 /// What a file may begin with; older `.mov` files have no `ftyp`.
 fn is_first_kind(kind: [u8; 4]) -> bool {
     matches!(&kind, b"ftyp" | b"styp" | b"moov" | b"mdat" | b"free" | b"skip" | b"wide" | b"pnot" | b"uuid")
-}
-
-/// Looks at the number of samples of each run in a `moof`, before anything is allocated for them: where a run says nothing of
-/// each sample, no byte backs their number.
-fn check_runs(moof: &[u8]) -> Result<(), Mp4Error> {
-    const PER_SAMPLE_FLAGS: u32 = 0xF00;
-    for child in children(moof) {
-        let (kind, traf) = child?;
-        if kind != *b"traf" {
-            continue;
-        }
-        for child in children(traf.get(8..).unwrap_or_default()) {
-            let (kind, trun) = child?;
-            if kind != *b"trun" {
-                continue;
-            }
-            let word = |at: usize| trun.get(at..)?.first_chunk::<4>().map(|bytes| u32::from_be_bytes(*bytes));
-            let (Some(flags), Some(count)) = (word(8), word(12)) else {
-                return Err(format_error("a run without a head"));
-            };
-            if flags & PER_SAMPLE_FLAGS == 0 && count > UNBACKED_SAMPLES_MAX {
-                return Err(Mp4Error::TooLarge("runs"));
-            }
-        }
-    }
-    Ok(())
 }
 
 fn read_track(trak: &TrakBox, file_size: u64, left: &mut usize) -> Result<Track, Mp4Error> {

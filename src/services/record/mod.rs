@@ -234,6 +234,12 @@ impl RecordService {
         self.handle.clone()
     }
 
+    /// Whether all that a crash left was looked at.
+    #[must_use]
+    pub fn is_repaired(&self) -> bool {
+        self.repair.as_ref().is_none_or(Thread::is_ended)
+    }
+
     /// Finishes every file and ends; returns whether all threads ended in time.
     pub fn stop(mut self) -> bool {
         self.end()

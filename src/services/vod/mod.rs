@@ -31,6 +31,7 @@ use std::time::Duration;
 
 use self::book::{Book, Entry};
 pub use self::demux::{Demuxer, Due, VodError, open_below};
+pub(crate) use self::picture::picture_at;
 pub use self::pictures::{
     FilePicture, FilePictureError, FilePictureService, FilePictureSettings, FilePictures, FileSource,
 };

@@ -10,7 +10,7 @@ use crate::services::mp4::ReadAt;
 
 /// Why a file has no picture of a moment.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum NoPicture {
+pub(crate) enum NoPicture {
     /// No pictures are in it.
     #[error("there are no pictures in it")]
     NoVideo,
@@ -27,7 +27,7 @@ pub(super) enum NoPicture {
 
 /// Decodes the picture that is shown at a moment, which may be the file's very end; returns it with the moment from which on it
 /// is shown. `goes_on` is asked before each unit; where it says no, decoding ends with [`DecodeError::OutOfTime`].
-pub(super) fn picture_at<R: ReadAt>(
+pub(crate) fn picture_at<R: ReadAt>(
     demuxer: &mut Demuxer<R>,
     decoder: &mut StreamDecoder,
     moment: Duration,
