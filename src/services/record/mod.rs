@@ -25,6 +25,8 @@ mod store;
 #[cfg(test)]
 mod tests;
 mod timeline;
+#[cfg(test)]
+mod truth_tests;
 mod webm_file;
 
 use std::collections::{HashMap, VecDeque};

@@ -326,15 +326,15 @@ fn settings(dir: &Path) -> RecordSettings {
     }
 }
 
-struct Stage {
-    folder: tempfile::TempDir,
+pub(super) struct Stage {
+    pub(super) folder: tempfile::TempDir,
     registry: Registry,
-    service: RecordService,
-    clock: Clock,
+    pub(super) service: RecordService,
+    pub(super) clock: Clock,
 }
 
 impl Stage {
-    fn new(change: impl FnOnce(&mut RecordSettings)) -> Self {
+    pub(super) fn new(change: impl FnOnce(&mut RecordSettings)) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let mut settings = settings(folder.path());
         change(&mut settings);
@@ -345,6 +345,14 @@ impl Stage {
     }
 
     fn publish(&self, name: &str) -> Publisher {
+        self.publish_as(name, |publication| publication)
+    }
+
+    pub(super) fn publish_as(
+        &self,
+        name: &str,
+        change: impl FnOnce(Publication) -> Publication,
+    ) -> Publisher {
         let publication = Publication {
             record: true,
             ..Publication::new(
@@ -354,10 +362,10 @@ impl Stage {
                 self.clock.wall(),
             )
         };
-        self.registry.publish(publication, Some(Bell::without_keyframes(None).0)).unwrap()
+        self.registry.publish(change(publication), Some(Bell::without_keyframes(None).0)).unwrap()
     }
 
-    fn end(&self, publisher: Publisher) -> Recorded {
+    pub(super) fn end(&self, publisher: Publisher) -> Recorded {
         let stream = publisher.stream().clone();
         publisher.end(EndReason::ByUser);
         let (tell, told) = crossbeam_channel::bounded(1);
@@ -373,7 +381,7 @@ impl Stage {
         Movie::read(&File::open(self.folder.path().join(name)).unwrap()).unwrap()
     }
 
-    fn until(&self, what: &str, holds: impl Fn() -> bool) {
+    pub(super) fn until(&self, what: &str, holds: impl Fn() -> bool) {
         let end = self.clock.now() + LIMIT;
         while !holds() {
             assert!(self.clock.now() < end, "{what}");

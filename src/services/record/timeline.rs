@@ -20,6 +20,8 @@ const NANOS: NonZeroU32 = NonZeroU32::new(1_000_000_000).unwrap();
 const STEP_AHEAD_MAX_NS: i64 = 1_000_000_000;
 /// And stand ahead of the earliest possible moment by as much.
 const AHEAD_MAX_NS: i64 = 1_500_000_000;
+/// Sound may be out of order by so much, and is no jump.
+const STEP_BACK_MAX_NS: i64 = 100_000_000;
 /// Frames of sound that follow one another within this are one after the other: time stamps in milliseconds are rounded.
 const SOUND_SLACK_MS: i64 = 20;
 /// Sound is moved to where the stream says that it belongs from this difference on: less is not seen, and each move is heard.
@@ -89,7 +91,17 @@ impl Timeline {
         self.begun = Some(begun);
         let earliest = |is_video: bool| {
             let of_track = units.iter().filter(|unit| matches!(unit, MediaUnit::Video(_)) == is_video);
-            of_track.map(|unit| since(begun, arrived(unit)) - nanos(stamp(unit))).min()
+            let times = of_track.map(|unit| (nanos(stamp(unit)), since(begun, arrived(unit))));
+            let mut last = None;
+            // Behind a jump another count begins, which says nothing about the first unit.
+            let counted = times.take_while(|(stamp, arrival)| {
+                let before = last.replace((*stamp, *arrival));
+                before.is_none_or(|(last_stamp, last_arrival)| {
+                    let (step, passed) = (stamp - last_stamp, (arrival - last_arrival).max(0));
+                    step >= -STEP_BACK_MAX_NS && step - passed <= STEP_AHEAD_MAX_NS
+                })
+            });
+            counted.map(|(stamp, arrival)| arrival - stamp).min()
         };
         (self.video.offset, self.audio.offset) = (earliest(true), earliest(false));
         // One of them stands for both where that can be.
@@ -155,8 +167,7 @@ impl Timeline {
             let step = stamp.saturating_sub(last_stamp);
             let passed = (arrival - last_arrival).max(0);
             let ahead = step - passed > STEP_AHEAD_MAX_NS && at - arrival > AHEAD_MAX_NS;
-            // A frame of sound may be a little out of order.
-            if step < -100_000_000 || (is_video && step < 0) || ahead {
+            if step < -STEP_BACK_MAX_NS || (is_video && step < 0) || ahead {
                 let due = last_stamp.saturating_add(offset).saturating_add(passed.max(1_000_000));
                 // The other track may have jumped before: then both jumped alike.
                 let alike = other.map(|other| stamp.saturating_add(other));
