@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use stillcast::base::clock::Clock;
 use stillcast::hub::{EndReason, SourceProtocol};
 use stillcast::media::unit::MediaUnit;
+use stillcast::services::test_card::read_number;
 use tempfile::TempDir;
 
 use crate::support::camera::card_clip;
@@ -182,6 +183,11 @@ fn outside_and_absent_are_told_alike_and_nothing_is_left_of_them() {
     std::fs::copy(media.path().join("film.mp4"), &outside).unwrap();
     std::os::unix::fs::symlink(&outside, media.path().join("link.mp4")).unwrap();
     let escaping = format!("../{}", outside.file_name().unwrap().to_str().unwrap());
+    let folder = media.path();
+    std::fs::create_dir(folder.join("folder.mp4")).unwrap();
+    std::os::unix::fs::symlink(folder.parent().unwrap(), folder.join("up")).unwrap();
+    assert!(Command::new("mkfifo").arg(folder.join("fifo.mp4")).status().unwrap().success());
+    let (linked, long) = (format!("up/{}", &escaping[3..]), "x".repeat(5000));
     let server = server(&media, &[]);
     let mut client = WsClient::hello(server.address("ws"));
     let mut pages = rest(&server);
@@ -192,6 +198,18 @@ fn outside_and_absent_are_told_alike_and_nothing_is_left_of_them() {
         (outside.to_str().unwrap(), "File not found"),
         ("link.mp4", "File not found"),
         ("", "File not found"),
+        (".", "File not found"),
+        ("folder.mp4", "File not found"),
+        ("folder.mp4/../film.mp4", "File not found"),
+        ("./film.mp4", "File not found"),
+        ("film.mp4/", "File not found"),
+        (&linked, "File not found"),
+        ("fifo.mp4", "File not found"),
+        ("film.mp4\0", "File not found"),
+        ("film%2Emp4", "File not found"),
+        ("%2e%2e/film.mp4", "File not found"),
+        ("a\\film.mp4", "File not found"),
+        (&long, "File not found"),
         ("text.mp4", "File has wrong format"),
     ] {
         for scheme in ["vod", "vod-live"] {
@@ -503,4 +521,29 @@ fn a_picture_of_what_may_not_be_seen_is_not_found_whatever_it_is() {
     }
     assert_eq!(client.get("/vod/text.mp4.png").status, 422);
     assert_eq!(card(&client.get("/vod/film.mp4.png")), 0);
+}
+
+#[test]
+fn encoders_players_get_b_frames_of_a_file_in_the_order_in_which_they_are_shown() {
+    let media = media(500);
+    add_reordered(media.path());
+    let server = server(&media, &[]);
+    let mut pages = rest(&server);
+    let body = json!({"uri": "vod-live://b.mp4", "localStreamName": "b"});
+    assert_eq!(call(&mut pages, "vod/startup", &body).status, 200);
+    let rtsp = format!("rtsp://{}/b", server.address("rtsp"));
+    let rtmp = format!("rtmp://{}/live/b", server.address("rtmp"));
+    for (before, address) in [(&["-rtsp_transport", "tcp"][..], &rtsp), (&[], &rtmp)] {
+        let output = Command::new("ffmpeg")
+            .args(["-nostdin", "-v", "error"])
+            .args(before)
+            .args(["-i", address, "-map", "0:v", "-fps_mode", "passthrough", "-frames:v", "60"])
+            .args(["-f", "rawvideo", "-pix_fmt", "rgb24", "-"])
+            .output()
+            .unwrap();
+        let pictures = output.stdout.chunks_exact(320 * 240 * 3);
+        let numbers: Vec<u32> = pictures.map(|rgb| read_number(rgb, 320, 240).unwrap()).collect();
+        assert_eq!(numbers.len(), 60, "{address}: {}", String::from_utf8_lossy(&output.stderr));
+        assert!(numbers.windows(2).all(|pair| pair[1] == pair[0] + 1), "{address}: {numbers:?}");
+    }
 }

@@ -310,7 +310,8 @@ impl Vods {
             VodKind::Personal => StreamName::new(&format!("{uri}#{}", random_id())),
             VodKind::Live => StreamName::new(&uri),
         };
-        let own_name = own_name.map_err(|_| VodRefused::BadUri)?;
+        // What cannot be a name names no file.
+        let own_name = own_name.map_err(|_| VodRefused::NotFound)?;
         let media_session_id = MediaSessionId::new(&random_id()).map_err(|_| VodRefused::TooMany)?;
         let number = NUMBERS.fetch_add(1, Ordering::Relaxed);
         let stop = inner.stop.lock().token();
