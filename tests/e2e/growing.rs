@@ -99,7 +99,7 @@ fn a_file_that_is_replaced_plays_on_and_one_that_is_cut_off_or_overwritten_ends(
     let film = media.path().join("film.mp4");
     let copy = |name: &str| std::fs::copy(&film, media.path().join(name)).unwrap();
     let size = copy("replaced.mp4");
-    (copy("cut.mp4"), copy("overwritten.mp4"));
+    assert_eq!([copy("cut.mp4"), copy("overwritten.mp4")], [size; 2]);
     let server = server(&media, &[]);
     let mut pages = rest(&server);
     let mut begin = |file: &str| {

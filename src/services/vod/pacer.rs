@@ -64,6 +64,40 @@ mod tests {
     use super::*;
     use crate::base::clock::Clock;
 
+    #[test]
+    fn ten_minutes_of_any_rate_stay_within_five_milliseconds() {
+        // Ticks a second, and ticks from each picture to the next, in turn: pictures as cameras, films and screens have them.
+        for (timescale, steps) in [
+            (30_000_u64, &[1001_u64][..]),
+            (24_000, &[1001]),
+            (60_000, &[1001]),
+            (15, &[1]),
+            (90_000, &[3000, 3003, 2997, 6000]),
+            (1000, &[33, 34, 33, 500, 1, 16, 17, 2000]),
+            (44_100, &[1764, 1, 8820, 441]),
+        ] {
+            let clock = Clock::manual();
+            let began = clock.now();
+            let mut pacer = Pacer::new(began);
+            let (mut ticks, mut number, mut worst) = (0_u64, 0_usize, 0.0_f64);
+            while ticks < timescale * 600 {
+                // As the demuxer tells it, in whole nanoseconds.
+                let at = Duration::from_nanos(ticks * 1_000_000_000 / timescale);
+                let wait = pacer.due(at).saturating_duration_since(clock.now());
+                // Who does not sleep is not woken late.
+                if !wait.is_zero() {
+                    clock.advance(wait + Duration::from_micros(number as u64 * 7919 % 4000));
+                }
+                pacer.catch_up(at, clock.now());
+                let ideal_ms = ticks as f64 * 1000.0 / timescale as f64;
+                worst = worst.max(((clock.now() - began).as_secs_f64() * 1000.0 - ideal_ms).abs());
+                ticks += steps[number % steps.len()];
+                number += 1;
+            }
+            assert!(worst < 5.0, "{worst} ms at {steps:?} of {timescale}");
+        }
+    }
+
     /// Sends pictures of 30000/1001 a second as the player does, on a machine that wakes up to 4 ms late.
     fn errors_ms(rounds: u32, pictures: u32, stall_at: Option<u32>) -> Vec<f64> {
         let clock = Clock::manual();
