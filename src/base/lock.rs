@@ -6,14 +6,16 @@ use std::ops::{Deref, DerefMut};
 pub mod rank {
     /// What one door to the server owns, held while its streams are looked at.
     pub const DOOR: u8 = 0;
+    /// Whoever begins a recording, while its file is made.
+    pub const RECORDING_BEGINS: u8 = 0;
     /// The list of recordings.
-    pub const RECORDINGS: u8 = 0;
+    pub const RECORDINGS: u8 = 1;
     /// The map of published streams.
-    pub const REGISTRY: u8 = 1;
+    pub const REGISTRY: u8 = 2;
     /// One stream.
-    pub const STREAM: u8 = 2;
+    pub const STREAM: u8 = 3;
     /// The desk of snapshot requests.
-    pub const DESK: u8 = 3;
+    pub const DESK: u8 = 4;
     /// Small leaf locks that are held for a few instructions and take nothing else.
     pub const LEAF: u8 = 9;
 }

@@ -10,10 +10,13 @@ use bytes::Bytes;
 use super::mp4_file::{self, Mp4File};
 use super::sample::{AudioSample, VideoSample};
 use crate::base::clock::Clock;
+use crate::base::metrics::Metrics;
 use crate::media::track::{AudioCodec, AudioParams};
 use crate::media::unit::{AccessUnit, MediaUnit};
-use crate::services::test_card::{CardEncoder, CardSettings};
-use crate::services::vod::Demuxer;
+use crate::services::colour::to_rgb;
+use crate::services::decode::StreamDecoder;
+use crate::services::test_card::{CardEncoder, CardSettings, read_number};
+use crate::services::vod::{Demuxer, picture_at};
 
 const PIXELS_MAX: u64 = 1 << 22;
 
@@ -130,6 +133,24 @@ fn a_reader_sees_each_picture_once_while_the_file_grows_and_over_its_completion(
         let reader = stage.reader.as_mut().unwrap();
         assert!(!reader.is_fragmented() && !reader.refresh().unwrap(), "it is complete");
     }
+}
+
+#[test]
+fn the_picture_of_a_recording_that_is_completed_in_that_moment_is_the_right_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut stage = Stage::new(&folder.path().join("a.mp4"));
+    stage.write(12_000);
+    // It has read the index; then the fragments are moved.
+    let mut reader = Demuxer::open(stage.file.try_clone().unwrap(), PIXELS_MAX).unwrap();
+    mp4_file::finish(&stage.file).unwrap();
+    let mut decoder = StreamDecoder::new(PIXELS_MAX, Metrics::new());
+    let now = Clock::manual().now();
+    // Picture 10 007 is the eighteenth of its group.
+    let moment = Duration::from_nanos(Stage::time(10_007) as u64 * 1_000_000_000 / 90_000 + 1_000_000);
+    let (picture, _) = picture_at(&mut reader, &mut decoder, moment, now, &|| true).unwrap();
+    let rgb = to_rgb(&picture);
+    assert_eq!(read_number(&rgb.rgb, rgb.width, rgb.height), Some(10_007 % 30));
+    assert!(!reader.is_fragmented(), "it was read anew");
 }
 
 #[test]

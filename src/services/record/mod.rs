@@ -10,6 +10,8 @@
 //! H.264 goes with Opus or AAC into MP4, VP8 with Opus into WebM, as they came; nothing is decoded. A disk that is slow, full or
 //! refuses ends the recording, never the stream: a recorder is one more consumer with a queue.
 
+#[cfg(test)]
+mod cut_tests;
 mod durable;
 mod ebml;
 #[cfg(test)]
@@ -173,6 +175,7 @@ struct Shared {
     metrics: Metrics,
     hook: Hook,
     disk: Disk,
+    begins: Mutex<(), { rank::RECORDING_BEGINS }>,
     state: Mutex<State, { rank::RECORDINGS }>,
 }
 
@@ -220,6 +223,7 @@ impl RecordService {
             metrics,
             hook,
             disk,
+            begins: Mutex::default(),
             state: Mutex::default(),
         });
         let handle = Recordings(shared.clone());
@@ -397,15 +401,19 @@ impl Recordings {
             end: None,
         };
         let ending = if name_facts.video_codec.eq_ignore_ascii_case("VP8") { "webm" } else { "mp4" };
-        // Before the lock: a disk that hangs must not hold up whoever asks for the list.
+        // One at a time: the watch and the publisher's own thread begin the same one, which shall have the first name. Before the lock
+        // of the list: a disk that hangs must not hold up whoever asks for it.
+        let _begins = shared.begins.lock();
+        if let Some(name) = self.current(stream) {
+            return Ok(name);
+        }
         let first = store.create(&naming.name(&name_facts, ending), publication.name.as_str())?;
         let name = first.name.clone();
         let mut state = shared.state.lock();
-        let other = state.running.get(&stream.epoch()).map(|running| running.name.clone());
-        if other.is_some() || state.is_stopping {
+        if state.is_stopping {
             drop(state);
             store.discard(first)?;
-            return other.ok_or(RecordError::NotFound);
+            return Err(RecordError::NotFound);
         }
         let plan = Plan {
             naming,

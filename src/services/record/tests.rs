@@ -29,13 +29,13 @@ fn opus() -> Arc<AudioParams> {
     Arc::new(AudioParams { codec: AudioCodec::Opus, sample_rate: RATE, channels: 2 })
 }
 
-fn units(settings: CardSettings, numbers: std::ops::Range<u32>) -> Vec<AccessUnit> {
+pub(super) fn units(settings: CardSettings, numbers: std::ops::Range<u32>) -> Vec<AccessUnit> {
     let mut encoder = CardEncoder::new(settings).unwrap();
     let clock = Clock::manual();
     numbers.map(|number| encoder.encode(number, clock.now(), clock.wall()).unwrap()).collect()
 }
 
-fn picture(unit: &AccessUnit) -> VideoSample {
+pub(super) fn picture(unit: &AccessUnit) -> VideoSample {
     VideoSample {
         dts: unit.dts.ticks,
         composition: unit.pts.ticks - unit.dts.ticks,
@@ -51,7 +51,7 @@ fn sound(dts: i64) -> AudioSample {
     AudioSample { dts, duration: 960, params: opus(), data: Bytes::from_static(SILENCE) }
 }
 
-fn new_file(folder: &Path, name: &str) -> File {
+pub(super) fn new_file(folder: &Path, name: &str) -> File {
     File::options().read(true).write(true).create_new(true).open(folder.join(name)).unwrap()
 }
 
@@ -335,11 +335,14 @@ pub(super) struct Stage {
 
 impl Stage {
     pub(super) fn new(change: impl FnOnce(&mut RecordSettings)) -> Self {
+        Self::on(Clock::real(), change)
+    }
+
+    fn on(clock: Clock, change: impl FnOnce(&mut RecordSettings)) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let mut settings = settings(folder.path());
         change(&mut settings);
         let registry = Registry::new(GopLimits { units: 1000, bytes: 1 << 24 }, 10);
-        let clock = Clock::real();
         let service = RecordService::start(settings, &registry, clock.clone(), Metrics::new()).unwrap();
         Self { folder, registry, service, clock }
     }
@@ -382,9 +385,11 @@ impl Stage {
     }
 
     pub(super) fn until(&self, what: &str, holds: impl Fn() -> bool) {
-        let end = self.clock.now() + LIMIT;
+        // The stage's own clock may stand still.
+        let clock = Clock::real();
+        let end = clock.now() + LIMIT;
         while !holds() {
-            assert!(self.clock.now() < end, "{what}");
+            assert!(clock.now() < end, "{what}");
             let _ = crossbeam_channel::after(Duration::from_millis(10)).recv();
         }
     }
@@ -407,6 +412,25 @@ fn a_stream_that_asks_for_it_is_recorded_whole_and_the_end_waits_for_the_file() 
     assert_eq!(movie.track(TrackKind::Video).unwrap().samples.len(), 60);
     assert!(stage.service.handle().list().is_empty());
     assert_eq!(std::fs::read_dir(stage.folder.path()).unwrap().count(), 1, "no mark is left");
+}
+
+#[test]
+fn whoever_begins_it_a_recording_has_the_first_name_and_no_other_file_is_made() {
+    // The watch begins it as soon as it is published, and so do these, at the same time.
+    for round in 0..20 {
+        let stage = Stage::new(|_| {});
+        let publisher = stage.publish("cam");
+        let names: Vec<_> = std::thread::scope(|scope| {
+            let begin = || stage.service.handle().name_of(publisher.stream());
+            let askers: Vec<_> = (0..4).map(|_| scope.spawn(begin)).collect();
+            askers.into_iter().map(|asker| asker.join().unwrap()).collect()
+        });
+        assert!(names.iter().all(|name| name.as_deref() == Some("stream-cam.mp4")), "{round}: {names:?}");
+        let files = std::fs::read_dir(stage.folder.path()).unwrap();
+        let files =
+            files.filter(|file| file.as_ref().unwrap().path().extension().is_some_and(|e| e == "mp4"));
+        assert_eq!(files.count(), 1);
+    }
 }
 
 #[test]
@@ -467,68 +491,81 @@ fn what_a_crash_left_is_complete_after_the_next_start() {
 
 #[test]
 fn a_recording_goes_on_in_another_file_at_its_bound() {
-    let stage = Stage::new(|settings| settings.rotation = Rotation::Bytes(1));
-    let publisher = stage.publish("cam");
-    assert!(stage.service.handle().name_of(publisher.stream()).is_some());
-    let settings = CardSettings { keyframe_interval: 30, ..CardSettings::sized(160, 90) };
-    let mut encoder = CardEncoder::new(settings).unwrap();
-    push_cards(&publisher, &mut encoder, 0..90, &stage.clock).unwrap();
-    // Sound of a stream goes into the file of the pictures beside it.
-    let pts = Timestamp { ticks: 0, timescale: RATE };
-    publisher.push_audio(AudioFrame {
-        arrived: stage.clock.now(),
-        pts,
-        params: opus(),
-        data: Bytes::from_static(SILENCE),
-    });
-    assert_eq!(stage.end(publisher).name, "stream-cam_3.mp4");
-    for name in ["stream-cam.mp4", "stream-cam_2.mp4", "stream-cam_3.mp4"] {
-        assert_eq!(stage.movie(name).track(TrackKind::Video).unwrap().samples.len(), 30, "{name}");
+    for rotation in [Rotation::Bytes(1), Rotation::After(Duration::from_nanos(1))] {
+        let stage = Stage::new(|settings| settings.rotation = rotation);
+        let publisher = stage.publish("cam");
+        assert!(stage.service.handle().name_of(publisher.stream()).is_some());
+        let settings = CardSettings { keyframe_interval: 30, ..CardSettings::sized(160, 90) };
+        let mut encoder = CardEncoder::new(settings).unwrap();
+        push_cards(&publisher, &mut encoder, 0..90, &stage.clock).unwrap();
+        // Sound of a stream goes into the file of the pictures beside it.
+        let pts = Timestamp { ticks: 0, timescale: RATE };
+        publisher.push_audio(AudioFrame {
+            arrived: stage.clock.now(),
+            pts,
+            params: opus(),
+            data: Bytes::from_static(SILENCE),
+        });
+        assert_eq!(stage.end(publisher).name, "stream-cam_3.mp4");
+        for name in ["stream-cam.mp4", "stream-cam_2.mp4", "stream-cam_3.mp4"] {
+            assert_eq!(stage.movie(name).track(TrackKind::Video).unwrap().samples.len(), 30, "{name}");
+        }
     }
 }
 
 #[test]
-fn a_fragment_that_was_cut_off_while_it_was_written_is_as_if_it_had_never_begun() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("whole.mp4");
-    let file = new_file(folder.path(), "whole.mp4");
-    let mut mp4 = Mp4File::new(file.try_clone().unwrap(), Duration::ZERO);
-    let mut before = 0;
-    for (at, unit) in units(CardSettings::sized(320, 240), 0..60).iter().enumerate() {
-        mp4.video(&picture(unit)).unwrap();
-        if at % 20 == 19 {
-            before = file.size().unwrap() as usize;
-            mp4.flush().unwrap();
+fn a_disk_that_does_not_keep_up_ends_the_recording_with_a_reason_and_not_the_stream() {
+    // Another file at each keyframe; the recorder tells of each, and is held up there as by a disk that hangs.
+    let clock = Clock::manual();
+    let stage = Stage::on(clock.clone(), |settings| settings.rotation = Rotation::Bytes(1));
+    let publisher = stage.publish("cam");
+    let handle = stage.service.handle();
+    assert!(handle.name_of(publisher.stream()).is_some());
+    let cards = units(CardSettings { keyframe_interval: 30, ..CardSettings::sized(160, 90) }, 0..30);
+    let mut next = 0;
+    let mut push = |pictures: usize| {
+        for number in next..next + pictures {
+            let stamp = Timestamp::video(number as i64 * 3000);
+            let unit = cards[number % 30].clone();
+            publisher.push_video(AccessUnit { arrived: clock.now(), pts: stamp, dts: stamp, ..unit });
         }
+        next += pictures;
+    };
+    let (hold, held) = crossbeam_channel::bounded::<Receiver<()>>(0);
+    let (told, is_held) = crossbeam_channel::bounded(0);
+    let state = handle.clone();
+    // On a thread of its own: whoever holds the lock may not push.
+    let holder = spawn("test-hold", STACK_PROTOCOL_BYTES, move || {
+        for release in held {
+            let guard = state.0.state.lock();
+            told.send(()).unwrap();
+            let _ = release.recv();
+            drop(guard);
+        }
+    })
+    .unwrap();
+    let is_over = || handle.0.was_recorded(publisher.stream().epoch());
+    let name = || handle.current(publisher.stream());
+    // As many as it looks at before it begins.
+    push(600);
+    stage.until("it begins", || name().is_some_and(|name| name != "stream-cam.mp4"));
+    let mut lags = 0;
+    while !is_over() {
+        let before = name();
+        let (release, released) = crossbeam_channel::bounded::<()>(0);
+        hold.send(released).unwrap();
+        is_held.recv().unwrap();
+        push(LIVE_WAITING_MAX + 100);
+        drop(release);
+        stage.until("it goes on", || name() != before || is_over());
+        clock.advance(Duration::from_secs(2));
+        push(60);
+        lags += 1;
+        assert!(lags < 15, "it goes on and on");
     }
-    let whole = std::fs::read(&path).unwrap();
-    // What a kill leaves: the bytes behind the head, up to anywhere.
-    for end in [before + 9, before + 20, (before + whole.len()) / 2, whole.len() - 1, whole.len()] {
-        let mut cut = whole[..end].to_vec();
-        cut[before..before + 8].fill(0);
-        let name = format!("{end}.mp4");
-        let file = new_file(folder.path(), &name);
-        std::fs::write(folder.path().join(&name), &cut).unwrap();
-        let movie = Movie::read(&file).unwrap();
-        assert_eq!(movie.tracks[0].samples.len(), 40, "cut at {end} of {}", whole.len());
-        let output = std::process::Command::new("ffprobe")
-            .args([
-                "-v",
-                "error",
-                "-count_packets",
-                "-show_entries",
-                "stream=nb_read_packets",
-                "-of",
-                "csv=p=0",
-            ])
-            .arg(folder.path().join(&name))
-            .output()
-            .unwrap();
-        let (said, failed) =
-            (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-        assert_eq!((said.trim(), failed.as_ref()), ("40", ""), "cut at {end}");
-        assert_eq!(mp4_file::finish(&file).unwrap().as_millis(), 1333);
-        let movie = Movie::read(&file).unwrap();
-        assert_eq!(movie.tracks[0].samples.len(), 40);
-    }
+    drop(hold);
+    assert!(holder.join(LIMIT));
+    assert!(lags >= 3, "{lags}");
+    assert!(publisher.stream().ended().is_none(), "the stream lives");
+    assert_eq!(stage.end(publisher).failure.unwrap(), "recording ended: the disk is too slow");
 }

@@ -286,6 +286,18 @@ impl<R: ReadAt> Demuxer<R> {
         Ok(self.movie.fragmented && self.movie.is_stale(&self.file)?)
     }
 
+    /// Reads the index of a file anew that was completed or changed while it was read; returns whether it was.
+    ///
+    /// # Errors
+    /// When it cannot be read any more.
+    pub(super) fn reopen_if_moved(&mut self) -> Result<bool, VodError> {
+        let was_moved = self.was_moved()?;
+        if was_moved {
+            self.reopen()?;
+        }
+        Ok(was_moved)
+    }
+
     /// Passes over samples that lie behind the end of a file that was cut off: one look at its size for all of them.
     fn skip_missing(&mut self, is_video: bool) -> Result<(), VodError> {
         let size = self.file.size().map_err(VodError::Read)?;

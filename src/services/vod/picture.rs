@@ -8,6 +8,9 @@ use crate::media::unit::AccessUnit;
 use crate::services::decode::{DecodeError, StreamDecoder};
 use crate::services::mp4::ReadAt;
 
+/// A file is read anew when it was changed meanwhile, so often in all.
+const ATTEMPTS: u32 = 3;
+
 /// Why a file has no picture of a moment.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum NoPicture {
@@ -28,6 +31,24 @@ pub(crate) enum NoPicture {
 /// Decodes the picture that is shown at a moment, which may be the file's very end; returns it with the moment from which on it
 /// is shown. `goes_on` is asked before each unit; where it says no, decoding ends with [`DecodeError::OutOfTime`].
 pub(crate) fn picture_at<R: ReadAt>(
+    demuxer: &mut Demuxer<R>,
+    decoder: &mut StreamDecoder,
+    moment: Duration,
+    now: Instant,
+    goes_on: &dyn Fn() -> bool,
+) -> Result<(YuvPicture, Duration), NoPicture> {
+    let mut left = ATTEMPTS;
+    loop {
+        left -= 1;
+        match attempt(demuxer, decoder, moment, now, goes_on) {
+            // A recording that is completed in this moment: its samples lie elsewhere now.
+            Err(NoPicture::File(_)) if left > 0 && demuxer.reopen_if_moved()? => {}
+            result => return result,
+        }
+    }
+}
+
+fn attempt<R: ReadAt>(
     demuxer: &mut Demuxer<R>,
     decoder: &mut StreamDecoder,
     moment: Duration,
