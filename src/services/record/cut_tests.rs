@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::mp4_file::{self, Mp4File};
 use super::tests::{new_file, picture, units};
-use crate::services::mp4::Movie;
+use crate::services::mp4::{Movie, ReadAt as _};
 use crate::services::test_card::CardSettings;
 
 #[test]
