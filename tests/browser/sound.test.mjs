@@ -56,10 +56,11 @@ describe("sound of encoders in the unmodified player", { skip: noBrowser, timeou
     }
     assert.ok(pure >= 8, `the tone was heard ${pure} times of 10`);
     const after = await hearing(tab);
-    // The source's sine has an amplitude of 1/8, in two channels less by 3 dB, and the page plays it at half its loudness.
+    // The source's sine has an amplitude of 1/8, in two channels less by 3 dB, and the page plays it at half its loudness, which
+    // Chromium counts sooner or later.
     const seconds = (after.samples - before.samples) / 48000;
     const power = (after.energy - before.energy) / seconds;
-    assert.ok(power > 0.25 / 128 / 1.5 && power < 0.25 / 64 * 1.5, `${power} a second, for ${seconds} s`);
+    assert.ok(power > 0.25 / 128 / 1.5 && power < 1 / 64 * 1.5, `${power} a second, for ${seconds} s`);
     const concealed = (after.concealed - before.concealed) / (after.samples - before.samples);
     // A busy machine loses some; half of it lost, or lasting too short, would be a fault.
     assert.ok(concealed < 0.3, `${Math.round(concealed * 100)} % of the sound was made up`);
