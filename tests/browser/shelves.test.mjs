@@ -89,8 +89,9 @@ describe("recordings and files on the start page", { skip: noBrowser, timeout: 3
     assert.ok(Math.abs(duration - SECONDS) < 0.2, `${duration} s`);
     await tab.page.keyboard.press("Escape");
     await until("it is closed", async () => !(await dialog(tab).isVisible()));
-    assert.equal(await tab.page.evaluate(() => document.querySelector("#watch video").hasAttribute("src")), false, "nothing is fetched any more");
-    assert.equal(await tab.page.evaluate(() => document.activeElement.getAttribute("aria-label")), `Watch ${name}`);
+    // The page hears of it a moment after it is seen.
+    await until("nothing is fetched any more", () => tab.page.evaluate(() => !document.querySelector("#watch video").hasAttribute("src")));
+    await until("the focus is back", async () => (await tab.page.evaluate(() => document.activeElement.getAttribute("aria-label"))) === `Watch ${name}`);
 
     const [download] = await Promise.all([tab.page.waitForEvent("download"), row(tab, "recordings", NAMES[4]).getByText("Download").click()]);
     assert.deepEqual(await readFile(await download.path()), await readFile(place("records", NAMES[4])));
